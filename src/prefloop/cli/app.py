@@ -1,0 +1,58 @@
+"""The `prefloop` command: sub-commands, the way errors are shown, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from prefloop.cli import doctor, embedded, evaluate, generate, judge, league, prefer, report, run, show, train
+from prefloop.errors import PrefloopError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="prefloop",
+    help="Close the preference loop for language models: generate, judge, prefer, train, evaluate, go round.\n\n"
+    "Start with: [bold]prefloop run nba-sql[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="The whole way")(run.run)
+for command in (generate.generate, judge.judge, prefer.prefer, train.train, evaluate.evaluate, report.report):
+    app.command(rich_help_panel="One stage")(command)
+app.command(rich_help_panel="Look and check")(show.show)
+app.command(rich_help_panel="Look and check")(doctor.doctor)
+app.add_typer(embedded.app, name="embedded", rich_help_panel="What ships with the package")
+app.add_typer(league.app, name="league", rich_help_panel="What ships with the package")
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress output."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"prefloop {installed('prefloop')}")
+        raise typer.Exit
+    if quiet:
+        from prefloop.progress import set_quiet
+
+        set_quiet(True)
+
+
+def main() -> None:
+    """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
+    try:
+        app()
+    except PrefloopError as error:
+        print(f"prefloop: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("prefloop: interrupted; finished work is kept, go on with --resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)

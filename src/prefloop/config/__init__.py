@@ -1,0 +1,1 @@
+"""Recipes and their validation; imports no torch and no loss code."""

@@ -1,0 +1,254 @@
+"""What a recipe may say. Every field has one meaning, one default and one line of explanation.
+
+A recipe is a YAML file; `load_recipe` reads it, applies overrides, and reports all findings at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prefloop.errors import ConfigError
+from prefloop.records import content_id
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+"""Folder of the recipes shipped with the package."""
+
+
+class Section(BaseModel):
+    """Base of every recipe section: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskConfig(Section):
+    """What is asked, and of which database."""
+
+    name: Literal["nba-sql"] = Field("nba-sql", description="task; nba-sql asks questions of an NBA league")
+    schema_in_prompt: Literal["none", "names", "ddl"] = Field(
+        "none",
+        description="what the prompt says of the schema: none (the policy knows it), table and column names,"
+        " or full DDL (general models)",
+    )
+    train_questions: int = Field(640, ge=1, description="questions whose answers are judged for training")
+    test_questions: int = Field(800, ge=1, description="unseen questions for the evaluation")
+
+
+class PolicyConfig(Section):
+    """The model that is tuned."""
+
+    model: str = Field("embedded", description="'embedded', a from_pretrained folder, or a hub id")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number type of weights")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where the model runs; auto takes cuda, then mps, then cpu"
+    )
+
+
+class GenerationConfig(Section):
+    """How candidates are sampled."""
+
+    k: int = Field(8, ge=2, description="sampled answers per prompt")
+    temperature: float = Field(1.0, gt=0, description="softmax temperature")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
+    max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens; longer ones are cut")
+
+
+class JudgeConfig(Section):
+    """How answers are scored. Scores are the weighted sum of the objectives; every objective is kept."""
+
+    name: Literal["execution"] = Field("execution", description="judge; execution runs the SQL")
+    correct: float = Field(1.0, ge=0, description="weight: the result equals the gold's on both leagues")
+    valid: float = Field(0.2, ge=0, description="weight: the SQL runs (or the refusal is well formed)")
+    reasoning: float = Field(0.1, ge=0, description="weight: the plan's claims agree with the SQL")
+    verbosity: float = Field(0.1, ge=0, description="weight: the answer does not ramble")
+    workers: int = Field(0, ge=0, description="SQL worker processes; 0 means one per core")
+    opcodes: int = Field(
+        50_000_000, ge=10_000, description="SQLite opcodes a query may spend; decides time-outs"
+    )
+
+
+class PreferenceConfig(Section):
+    """How judged groups become pairs."""
+
+    strategy: Literal["best-worst", "best-random", "best-worst-of-5", "all-pairs"] = Field(
+        "best-worst", description="which answers of a group are paired"
+    )
+    pairs_per_prompt: int = Field(
+        1,
+        ge=1,
+        description="distinct pairs a prompt may give (each weighted 1/k); all-pairs takes every pair",
+    )
+    min_margin_quantile: float = Field(
+        0.0, ge=0, lt=1, description="drop this share of pairs with the smallest margins"
+    )
+    max_similarity: float = Field(
+        1.0, gt=0, le=1, description="drop pairs whose texts are more similar than this (edit similarity)"
+    )
+
+
+class TrainingConfig(Section):
+    """How the policy learns from preferences."""
+
+    objective: Literal["dpo", "sft"] = Field("dpo", description="dpo, or sft on the chosen answers alone")
+    method: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or all weights")
+    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference (DPO)")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels assumed (cDPO)")
+    nll_weight: float = Field(0.2, ge=0, description="weight of the chosen answer's NLL per token (RPO)")
+    reference: Literal["initial"] = Field("initial", description="the policy that DPO stays close to")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    epochs: int = Field(2, ge=1, description="passes over the preferences")
+    batch_pairs: int = Field(16, ge=1, description="pairs per optimizer step")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay after warm-up")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of steps that warm up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
+    lora_rank: int = Field(16, ge=1, description="rank of the adapter")
+    lora_alpha: int = Field(32, ge=1, description="scale of the adapter; alpha/rank multiplies it")
+    tokens_per_batch: int = Field(8192, ge=64, description="token budget of one forward pass")
+    checkpoint_every: int = Field(20, ge=1, description="steps between resumable checkpoints")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the forward pass")
+
+
+class EvaluationConfig(Section):
+    """How before and after are compared."""
+
+    sampled_questions: int = Field(200, ge=1, description="test questions that are also sampled at T=1")
+    samples: int = Field(4, ge=2, description="samples for each of them (sampled accuracy, pass@k)")
+    bootstrap: int = Field(10_000, ge=100, description="bootstrap draws, clustered by template")
+    shown: int = Field(10, ge=1, description="unseen questions shown side by side")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field("nba-sql", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
+    seed: int = Field(1, ge=0, description="seed of sampling, pairing and training")
+    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 keeps torch's own choice")
+    task: TaskConfig = TaskConfig()
+    policy: PolicyConfig = PolicyConfig()
+    generation: GenerationConfig = GenerationConfig()
+    judge: JudgeConfig = JudgeConfig()
+    preferences: PreferenceConfig = PreferenceConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def hash(self) -> str:
+        """Content id of everything that decides the result."""
+        return content_id("recipe", self.model_dump(mode="json"))
+
+
+def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe by file or by the name of a shipped one, with dotted overrides on top.
+
+    Args:
+        source: path of a YAML file, or a name such as ``nba-sql``.
+        overrides: dotted keys to values, e.g. ``{"training.beta": 0.3}``.
+
+    Raises:
+        ConfigError: all unknown keys, wrong values and options without effect, each with its reason.
+    """
+    path = _find(source)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is empty: a recipe is a mapping such as 'task:' and 'training:'")
+    for key, value in (overrides or {}).items():
+        _set(content, key, value)
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], place: str = "recipe") -> Recipe:
+    """Validate a nested dictionary; `place` is named in errors.
+
+    Raises:
+        ConfigError: every finding, one line each.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_message(place, [_explain(finding) for finding in error.errors()])) from error
+    findings = _without_effect(recipe)
+    if findings:
+        raise ConfigError(_message(place, findings))
+    return recipe
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if path.is_file():
+            return path
+        raise ConfigError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}")
+    shipped = RECIPES / f"{source}.yaml"
+    if shipped.is_file():
+        return shipped
+    raise ConfigError(
+        f"no recipe called '{source}'; shipped: {', '.join(shipped_recipes())}; or give the path of a YAML file"
+    )
+
+
+def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    here = content
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise ConfigError(f"--set {dotted}: '{parent}' is not a section")
+    here[leaf] = value
+
+
+def _explain(finding: Any) -> str:
+    place = ".".join(str(part) for part in finding["loc"])
+    if finding["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(finding["loc"][-1]), _keys(finding["loc"][:-1]), n=1)
+        return f"{place}: unknown key" + (f"; did you mean '{close[0]}'?" if close else "")
+    message = finding["msg"][0].lower() + finding["msg"][1:]
+    return f"{place}: {message}, not {finding['input']!r}"
+
+
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Options that were set although the rest of the recipe makes them idle."""
+    training, findings = recipe.training, []
+    given = training.model_fields_set
+    if training.objective == "sft":
+        idle = sorted(given & {"beta", "label_smoothing", "reference", "nll_weight"})
+        findings += [f"training.{name}: has no effect with training.objective=sft" for name in idle]
+    if training.method == "full":
+        idle = sorted(given & {"lora_rank", "lora_alpha"})
+        findings += [f"training.{name}: has no effect with training.method=full" for name in idle]
+    if (
+        recipe.preferences.strategy == "all-pairs"
+        and "pairs_per_prompt" in recipe.preferences.model_fields_set
+    ):
+        findings.append("preferences.pairs_per_prompt: has no effect with preferences.strategy=all-pairs")
+    if recipe.evaluation.sampled_questions > recipe.task.test_questions:
+        findings.append("evaluation.sampled_questions: larger than task.test_questions")
+    return findings
+
+
+def _message(place: str, findings: list[str]) -> str:
+    if len(findings) == 1:
+        return f"{place}: {findings[0]}"
+    return f"{place} has {len(findings)} errors: " + " | ".join(findings)

@@ -1,0 +1,1 @@
+"""Completions to judgements. Each judge is one file and states its formula and its source."""

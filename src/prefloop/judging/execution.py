@@ -1,0 +1,194 @@
+"""The execution judge: runs the SQL of an answer and compares its result with the gold's, on every league.
+
+Objectives of one answer, each in 0..1:
+
+* ``correct``: the result equals the gold's on all databases (an unanswerable question: a refusal without SQL);
+* ``valid``: the SQL runs on all databases (an unanswerable question: the same as correct);
+* ``reasoning``: agreement of the plan's claims with the query (`prefloop.tasks.nba.claims`);
+* ``verbosity``: min(1, 1.2 · characters of the gold answer / characters of the answer), so 1 = not too long.
+
+score = Σ weight_i · objective_i / Σ weight_i. An answer that the harness failed to run (error class
+``internal``) stays unscored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.recipe import JudgeConfig
+from prefloop.progress import progress
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.sql.extract import extract_sql
+from prefloop.sql.pool import Limits, QueryResult, SandboxPool
+from prefloop.store.journal import Journal
+from prefloop.tasks.nba.answers import is_refusal, plan_of
+from prefloop.tasks.nba.claims import plan_agreement
+
+NAME = "execution"
+PROMPTS_PER_CHUNK = 64
+LENGTH_ALLOWANCE = 1.2
+ROWS_KEPT = 5
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What the databases say of one query."""
+
+    correct: bool
+    status: str
+    kind: str
+    rows: list[list[Any]]
+
+
+class ExecutionJudge:
+    """Keeps the sandbox open and the gold results cached over several calls.
+
+    Use as a context manager; the worker processes end with it.
+    """
+
+    def __init__(self, databases: Sequence[Path], config: JudgeConfig) -> None:
+        limits = Limits(opcodes=config.opcodes)
+        workers = config.workers or _cores()
+        self._count = len(databases)
+        self._weights = {
+            name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")
+        }
+        self._answers = SandboxPool(databases, workers, limits)
+        self._golds = SandboxPool(
+            databases, workers, limits
+        )  # a prediction never shares a connection with a gold
+        self._gold_results: dict[str, list[QueryResult]] = {}
+
+    def __enter__(self) -> ExecutionJudge:
+        self._answers.__enter__()
+        self._golds.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._answers.__exit__(*exception)
+        self._golds.__exit__(*exception)
+
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        *,
+        journal: Journal | None = None,
+        label: str = "judge",
+    ) -> list[Judgement]:
+        """One ``score`` judgement per completion, in the order of `completions`.
+
+        Args:
+            prompts: every prompt that a completion names, with the task's gold in its meta.
+            journal: finished chunks are kept there and not judged again.
+        """
+        done = journal.entries() if journal else {}
+        found: dict[str, Judgement] = {}
+        with progress(label, len(completions), "answers", done=sum(map(len, done.values()))) as advance:
+            for key, chunk in _chunks(prompts, completions):
+                if key in done:
+                    judged = [_from_json(row) for row in done[key]]
+                else:
+                    judged = self._judge_chunk(chunk)
+                    advance(len(judged))
+                    if journal:
+                        journal.append(key, [asdict(judgement) for judgement in judged])
+                found |= {judgement.completion_ids[0]: judgement for judgement in judged}
+        return [found[completion.id] for completion in completions]
+
+    def _judge_chunk(self, chunk: list[tuple[Prompt, list[Completion]]]) -> list[Judgement]:
+        self._run_golds([prompt for prompt, _ in chunk])
+        queries = sorted({sql for _, group in chunk for c in group if (sql := extract_sql(c.text))})
+        results = self._run(self._answers, queries)
+        return [
+            self._judgement(prompt, completion, results) for prompt, group in chunk for completion in group
+        ]
+
+    def _run(self, pool: SandboxPool, queries: list[str]) -> dict[str, list[QueryResult]]:
+        flat = pool.run([(database, sql) for sql in queries for database in range(self._count)])
+        return {sql: flat[i * self._count : (i + 1) * self._count] for i, sql in enumerate(queries)}
+
+    def _run_golds(self, prompts: Sequence[Prompt]) -> None:
+        wanted = {prompt.meta["compare_sql"] for prompt in prompts if prompt.meta["answerable"]}
+        missing = sorted(wanted - self._gold_results.keys())
+        self._gold_results |= self._run(self._golds, missing)
+
+    def _judgement(
+        self, prompt: Prompt, completion: Completion, results: Mapping[str, list[QueryResult]]
+    ) -> Judgement:
+        sql = extract_sql(completion.text)
+        if prompt.meta["answerable"]:
+            verdict = self._verdict(prompt, results[sql]) if sql else _Verdict(False, "no_sql", "no_sql", [])
+        else:
+            refused = is_refusal(completion.text)
+            status = "refused" if refused else "not_refused"
+            verdict = _Verdict(refused, status, status, [])
+        objectives = _objectives(prompt, completion.text, sql, verdict)
+        total = sum(self._weights.values())
+        score = sum(weight * objectives[name] for name, weight in self._weights.items()) / total
+        raw = {"sql": sql, "status": verdict.status, "kind": verdict.kind, "rows": verdict.rows}
+        value = None if verdict.status == "internal" else score
+        return Judgement.create(
+            prompt.id, (completion.id,), NAME, "score", value, {} if value is None else objectives, raw=raw
+        )
+
+    def _verdict(self, prompt: Prompt, results: list[QueryResult]) -> _Verdict:
+        failed = next((result for result in results if result.status != "ok"), None)
+        if failed:
+            return _Verdict(False, failed.status, f"error:{failed.status}", [[failed.message]])
+        spec = ComparisonSpec.from_dict(prompt.meta["comparison"])
+        golds = self._gold_results[prompt.meta["compare_sql"]]
+        verdicts = [
+            compare(gold.rows, result.rows, spec) for gold, result in zip(golds, results, strict=True)
+        ]
+        worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
+        rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
+        return _Verdict(all(verdict.equal for verdict in verdicts), "ok", worst.kind, rows)
+
+
+def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:
+    valid = verdict.status in {"ok", "refused"}
+    if sql is None:
+        reasoning = float(verdict.status == "refused")
+    else:
+        reasoning = plan_agreement(plan_of(text), sql) or 0.0
+    allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
+    return {
+        "correct": float(verdict.correct),
+        "valid": float(valid),
+        "reasoning": round(reasoning, 6),
+        "verbosity": round(min(1.0, allowed / max(len(text), 1)), 6),
+    }
+
+
+def _chunks(
+    prompts: Sequence[Prompt], completions: Sequence[Completion]
+) -> Iterator[tuple[str, list[tuple[Prompt, list[Completion]]]]]:
+    """Groups in prompt order, a fixed number of prompts at a time, keyed by position."""
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        groups.setdefault(completion.prompt_id, []).append(completion)
+    asked = [(prompt, groups[prompt.id]) for prompt in prompts if prompt.id in groups]
+    for start in range(0, len(asked), PROMPTS_PER_CHUNK):
+        yield f"{start:06}", asked[start : start + PROMPTS_PER_CHUNK]
+
+
+def _from_json(row: dict[str, Any]) -> Judgement:
+    row["completion_ids"] = tuple(row["completion_ids"])
+    row["ranking"] = tuple(tuple(tier) for tier in row["ranking"])
+    return Judgement(**row)
+
+
+def _plain(cell: Any) -> Any:
+    """A result cell as a JSON value."""
+    return cell if cell is None or isinstance(cell, int | float | str) else repr(cell)
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1

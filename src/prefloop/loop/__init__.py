@@ -1,0 +1,1 @@
+"""Whole recipes: the run from prompts to report, and the build of the embedded policy."""

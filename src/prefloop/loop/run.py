@@ -1,0 +1,200 @@
+"""The whole way: prompts -> completions -> judgements -> preferences -> checkpoint -> evaluation -> report.
+
+Each stage is one function of the room below; this file only says what follows what, and where it is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.recipe import Recipe
+from prefloop.evaluation.compare import Answers, evaluate
+from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.judging.execution import ExecutionJudge
+from prefloop.models.load import Policy, load_policy, merged
+from prefloop.preferences.build import build_preferences, diagnostics
+from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.records import Completion, Judgement, Preference, Prompt
+from prefloop.store.run_folder import RunFolder
+from prefloop.tasks.nba.task import judge_databases, test_prompts, train_prompts
+from prefloop.tasks.nba.text import normalised
+from prefloop.training.preference import train_preferences
+
+PACKAGES = ("accelerate", "numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the stages of one seed share: the recipe, the folder, the judge and the policy as it started."""
+
+    recipe: Recipe
+    folder: RunFolder
+    judge: ExecutionJudge
+    initial: Policy
+
+
+def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+    """Run (or take up) every stage for the recipe's seed; returns the evaluation.
+
+    The order is fixed and each stage reads its inputs from the folder, so a run killed anywhere goes on with
+    the first file that is missing and ends with the same bytes.
+    """
+    with ExecutionJudge(judge_databases(), recipe.judge) as judge:
+        policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
+        stages = Stages(recipe, folder, judge, policy)
+        prompts = _prompts(stages)
+        train = [prompt for prompt in prompts if prompt.split == "train"]
+        completions, judgements = _judged(stages, policy, train, _sampling(recipe), "")
+        preferences = _preferences(stages, train, completions, judgements)
+        tuned = _tuned(stages, preferences, completions, train)
+        return _evaluation(stages, tuned, [prompt for prompt in prompts if prompt.split == "test"])
+
+
+def _sampling(recipe: Recipe) -> Sampling:
+    settings = recipe.generation
+    return Sampling(settings.k, settings.temperature, settings.top_p, max_new_tokens=settings.max_new_tokens)
+
+
+def _prompts(stages: Stages) -> list[Prompt]:
+    """Test questions first: no training question may share a text with them."""
+    audits: dict[str, Any] = {}
+
+    def compute(_: object) -> list[Prompt]:
+        task, workers = stages.recipe.task, stages.recipe.judge.workers
+        test = test_prompts(task, judge_databases(), workers)
+        forbidden = {normalised(prompt.meta["question"]) for prompt in test.prompts}
+        train = train_prompts(task, judge_databases(), workers, stages.recipe.seed, forbidden)
+        audits.update(test=test.audit, train=train.audit)
+        stages.folder.document("stages/prompts.json", lambda: audits)
+        return [*train.prompts, *test.prompts]
+
+    return stages.folder.records("prompts.parquet", Prompt, compute)
+
+
+def _judged(
+    stages: Stages, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, prefix: str
+) -> tuple[list[Completion], list[Judgement]]:
+    """Completions of `policy` and their judgements, in ``{prefix}completions.parquet`` and so on."""
+    completions = stages.folder.records(
+        f"{prefix}completions.parquet",
+        Completion,
+        lambda journal: generate_completions(
+            policy,
+            prompts,
+            sampling,
+            seed=stages.recipe.seed,
+            journal=journal,
+            label=f"{_label(prefix)}generate",
+        ),
+    )
+    judgements = stages.folder.records(
+        f"{prefix}judgements.parquet",
+        Judgement,
+        lambda journal: stages.judge.judge(
+            prompts, completions, journal=journal, label=f"{_label(prefix)}judge"
+        ),
+    )
+    return completions, judgements
+
+
+def _label(prefix: str) -> str:
+    return prefix.removeprefix("evaluation/").replace("-", " ").replace("/", " ")
+
+
+def _preferences(
+    stages: Stages, prompts: list[Prompt], completions: list[Completion], judgements: list[Judgement]
+) -> list[Preference]:
+    recipe = stages.recipe
+
+    def compute(_: object) -> list[Preference]:
+        built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
+        figures = diagnostics(built.preferences, completions, judgements)
+        stages.folder.document(
+            "stages/preferences.json", lambda: {"drops": built.drops, "diagnostics": figures}
+        )
+        rows = trl_rows(built.preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
+        card = {
+            "name": recipe.name,
+            "policy": f"{recipe.policy.model} ({stages.initial.lineage.id})",
+            "judge": recipe.judge.name,
+            "strategy": recipe.preferences.strategy,
+            "recipe": recipe.hash,
+            "diagnostics": figures,
+            "drops": built.drops,
+        }
+        export_trl(stages.folder.path("preferences/README.md").parent, rows, card)
+        return list(built.preferences)
+
+    return stages.folder.records("preferences.parquet", Preference, compute)
+
+
+def _tuned(
+    stages: Stages, preferences: list[Preference], completions: list[Completion], prompts: list[Prompt]
+) -> Policy:
+    """Train unless the checkpoint stands, then load it as a user would."""
+    recipe, out = stages.recipe, stages.folder.root / "checkpoint"
+    if not (out / "training.json").exists():
+        with stages.folder.timed("train"):
+            train_preferences(
+                stages.initial,
+                preferences,
+                {completion.id: completion for completion in completions},
+                {prompt.id: prompt for prompt in prompts},
+                recipe.training,
+                out,
+                work=stages.folder.root / "work" / "training",
+                seed=recipe.seed,
+                log=lambda row: stages.folder.log("step", **row),
+            )
+    return load_checkpoint(recipe, out)
+
+
+def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
+    """The trained policy of a run: base and adapter, or the fully trained folder."""
+    settings = recipe.policy
+    if recipe.training.method == "full":
+        return load_policy(out, dtype=settings.dtype, device=settings.device)
+    return load_policy(settings.model, adapter=out, dtype=settings.dtype, device=settings.device)
+
+
+def _evaluation(stages: Stages, tuned: Policy, test: list[Prompt]) -> dict[str, Any]:
+    recipe = stages.recipe
+    sides = {"before": stages.initial, "after": merged(tuned)}
+    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    sampled = replace(_sampling(recipe), k=recipe.evaluation.samples, temperature=1.0, top_p=1.0)
+    subset = sampled_subset(test, recipe.evaluation.sampled_questions)
+    answers: dict[str, Answers] = {}
+    for side, policy in sides.items():
+        best = _judged(stages, policy, test, greedy, f"evaluation/{side}-greedy-")
+        drawn = _judged(stages, policy, subset, sampled, f"evaluation/{side}-sampled-")
+        answers[side] = Answers(*best, *drawn)
+    return stages.folder.document(
+        "evaluation.json",
+        lambda: evaluate(
+            test,
+            answers["before"],
+            answers["after"],
+            held_out_margins(stages, tuned, subset, answers["before"]),
+            recipe,
+        ),
+    )
+
+
+def sampled_subset(test: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` test prompts spread evenly over the ids, the same for every seed."""
+    ordered = sorted(test, key=lambda prompt: prompt.id)
+    return [ordered[i * len(ordered) // count] for i in range(count)]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    return {
+        "prefloop": version("prefloop"),
+        "python": platform.python_version(),
+        **{p: version(p) for p in PACKAGES},
+    }

@@ -1,0 +1,237 @@
+"""Judged groups to pairs, with every drop counted by its reason.
+
+Strategies (recipes of record: best-worst, Snorkel-Mistral-PairRM-DPO; best-worst-of-5, arXiv 2502.16825;
+all-pairs weighted 1/k, InstructGPT, arXiv 2203.02155).
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from prefloop.config.recipe import PreferenceConfig
+from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
+from prefloop.tasks.nba.text import normalised
+
+WORST_OF = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scored completion."""
+
+    completion: Completion
+    score: float
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """Pairs, and where the others were lost."""
+
+    preferences: tuple[Preference, ...]
+    drops: dict[str, int]
+    """Prompts or pairs dropped, by reason; ``kept pairs`` and ``prompts`` beside them."""
+
+
+def build_preferences(
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    judgements: Sequence[Judgement],
+    config: PreferenceConfig,
+    seed: int,
+) -> PreferenceSet:
+    """Pairs of the prompts' sampled completions (greedy answers, index -1, are left out).
+
+    The same inputs and seed give the same pairs whatever the order of completions and judgements.
+    """
+    drops: Counter[str] = Counter()
+    groups = _groups(completions, judgements, drops)
+    pairs: list[tuple[Candidate, Candidate, Preference]] = []
+    seen: set[str] = set()
+    for prompt in prompts:
+        text = normalised(" ".join(message["content"] for message in prompt.messages))
+        if text in seen:
+            drops["duplicate prompt"] += 1
+            continue
+        seen.add(text)
+        candidates = _distinct(groups.get(prompt.id, []), drops)
+        chosen_pairs = _pairs(candidates, config, seed, prompt.id, drops)
+        pairs += _weighted(prompt, chosen_pairs, judgements[0].judge if judgements else "", config)
+    kept = _similarity_rule(pairs, config.max_similarity, drops)
+    kept = _margin_rule(kept, config.min_margin_quantile, drops)
+    counts = {"prompts": len(prompts), "kept pairs": len(kept), **dict(sorted(drops.items()))}
+    return PreferenceSet(tuple(preference for _, _, preference in kept), counts)
+
+
+def _groups(
+    completions: Sequence[Completion], judgements: Sequence[Judgement], drops: Counter[str]
+) -> dict[str, list[Candidate]]:
+    scores = {
+        judgement.completion_ids[0]: judgement.value for judgement in judgements if judgement.kind == "score"
+    }
+    groups: dict[str, list[Candidate]] = {}
+    for completion in sorted(completions, key=lambda c: (c.prompt_id, c.round, c.index)):
+        if completion.index < 0:
+            continue
+        score = scores.get(completion.id)
+        if score is None:
+            drops["answer unscored"] += 1
+        else:
+            groups.setdefault(completion.prompt_id, []).append(Candidate(completion, score))
+    return groups
+
+
+def _distinct(candidates: Sequence[Candidate], drops: Counter[str]) -> list[Candidate]:
+    """The first of each text (whitespace and case aside), without empty ones."""
+    found: dict[str, Candidate] = {}
+    for candidate in candidates:
+        text = " ".join(candidate.completion.text.lower().split())
+        if not text:
+            drops["answer empty"] += 1
+        elif text in found:
+            drops["answer repeated"] += 1
+        else:
+            found[text] = candidate
+    return list(found.values())
+
+
+def _pairs(
+    candidates: list[Candidate], config: PreferenceConfig, seed: int, prompt_id: str, drops: Counter[str]
+) -> list[tuple[Candidate, Candidate]]:
+    """(chosen, rejected) by the strategy; an unfinished answer is never chosen, a tie is no pair."""
+    finished = [c for c in candidates if c.completion.finish_reason == "stop"]
+    if len(candidates) < 2:
+        drops["prompt with fewer than two distinct answers"] += 1
+        return []
+    if not finished:
+        drops["prompt without a finished answer"] += 1
+        return []
+    rng = random.Random(content_id("pairs", seed, prompt_id))
+    order = _all_pairs if config.strategy == "all-pairs" else _ranked_pairs
+    found = order(candidates, finished, config, rng)
+    if not found:
+        drops["prompt with tied answers"] += 1
+    return found
+
+
+def _all_pairs(
+    candidates: list[Candidate], finished: list[Candidate], config: PreferenceConfig, rng: random.Random
+) -> list[tuple[Candidate, Candidate]]:
+    ranked = sorted(candidates, key=lambda c: -c.score)
+    return [(a, b) for a, b in combinations(ranked, 2) if a.score > b.score and a in finished]
+
+
+def _ranked_pairs(
+    candidates: list[Candidate], finished: list[Candidate], config: PreferenceConfig, rng: random.Random
+) -> list[tuple[Candidate, Candidate]]:
+    """Best against worst (or a random one, or the worst of five random), then the second best against the
+    second worst, and so on; no answer serves twice."""
+    best = sorted(finished, key=lambda c: -c.score)
+    rest = list(candidates)
+    if config.strategy == "best-random":
+        rng.shuffle(rest)
+    elif config.strategy == "best-worst-of-5":
+        others = [c for c in rest if c is not best[0]]
+        rest = sorted(rng.sample(others, min(WORST_OF, len(others))), key=lambda c: c.score)
+    else:
+        rest.sort(key=lambda c: c.score)
+    found: list[tuple[Candidate, Candidate]] = []
+    used: set[str] = set()
+    for chosen in best:
+        rejected = next((c for c in rest if c.score < chosen.score and c.completion.id not in used), None)
+        if rejected is None or chosen.completion.id in used or len(found) == config.pairs_per_prompt:
+            break
+        used |= {chosen.completion.id, rejected.completion.id}
+        found.append((chosen, rejected))
+    return found
+
+
+def _weighted(
+    prompt: Prompt, pairs: list[tuple[Candidate, Candidate]], judge: str, config: PreferenceConfig
+) -> list[tuple[Candidate, Candidate, Preference]]:
+    """Each of a prompt's k pairs weighs 1/k, so every prompt counts the same."""
+    return [
+        (
+            chosen,
+            rejected,
+            Preference.pair(
+                prompt.id,
+                chosen.completion.id,
+                rejected.completion.id,
+                chosen.score,
+                rejected.score,
+                f"{config.strategy}/{judge}",
+                weight=1 / len(pairs),
+            ),
+        )
+        for chosen, rejected in pairs
+    ]
+
+
+Pairs = list[tuple[Candidate, Candidate, Preference]]
+
+
+def _similarity_rule(pairs: Pairs, limit: float, drops: Counter[str]) -> Pairs:
+    """Near-identical texts push both likelihoods down (arXiv 2402.13228)."""
+    if limit >= 1:
+        return pairs
+    kept = [p for p in pairs if similarity(p[0].completion.text, p[1].completion.text) <= limit]
+    drops["pair too similar"] += len(pairs) - len(kept)
+    return kept
+
+
+def similarity(a: str, b: str) -> float:
+    """Matching characters in order, over the mean length (`difflib`), 0 to 1."""
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def _margin_rule(pairs: Pairs, quantile: float, drops: Counter[str]) -> Pairs:
+    """Drop the share `quantile` of pairs with the smallest margins; equal margins stay or go together."""
+    if not pairs or quantile == 0:
+        return pairs
+    margins = sorted(preference.margin for *_, preference in pairs)
+    threshold = margins[int(quantile * len(margins))]
+    kept = [pair for pair in pairs if pair[2].margin >= threshold]
+    drops["margin below the quantile"] += len(pairs) - len(kept)
+    return kept
+
+
+def diagnostics(
+    preferences: Iterable[Preference], completions: Sequence[Completion], judgements: Sequence[Judgement]
+) -> dict[str, float | int | None]:
+    """What to look at before training: length bias of the pairs and of the judge.
+
+    Returns:
+        ``pairs``; ``chosen_longer``, share of pairs whose chosen answer has more tokens (ties count half);
+        ``token_ratio``, mean tokens chosen over mean tokens rejected; ``margin_mean``; and
+        ``score_length_correlation``, Spearman's ρ of score and length within prompts, averaged over them.
+    """
+    from scipy.stats import spearmanr
+
+    length = {completion.id: len(completion.token_ids) for completion in completions}
+    pairs = [(length[p.chosen], length[p.rejected], p.margin) for p in preferences]
+    groups: dict[str, list[tuple[float, int]]] = {}
+    for judgement in judgements:
+        if judgement.value is not None and judgement.kind == "score":
+            groups.setdefault(judgement.prompt_id, []).append(
+                (judgement.value, length[judgement.completion_ids[0]])
+            )
+    correlations = [
+        float(spearmanr(*zip(*group, strict=True)).statistic)
+        for group in groups.values()
+        if len({score for score, _ in group}) > 1 and len({tokens for _, tokens in group}) > 1
+    ]
+    mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731 (one word, used four times)
+    chosen_longer = mean([0.5 if c == r else float(c > r) for c, r, _ in pairs])
+    ratio = sum(c for c, _, _ in pairs) / sum(r for _, r, _ in pairs) if pairs else None
+    return {
+        "pairs": len(pairs),
+        "chosen_longer": chosen_longer,
+        "token_ratio": ratio,
+        "margin_mean": mean([margin for *_, margin in pairs]),
+        "score_length_correlation": mean(correlations),
+    }

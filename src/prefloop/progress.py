@@ -1,0 +1,88 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+"""Call with the number of units just finished."""
+
+_PLAIN_EVERY_S = 15.0
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silence all progress output (used by ``--json`` and the tests)."""
+    global _quiet
+    _quiet = quiet
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show how far `label` is: ``with progress("generate", 600, "prompts") as advance: advance(16)``.
+
+    Args:
+        label: what is being done, one or two words.
+        total: number of units in all.
+        unit: plural noun, shown beside the rate.
+        done: units already finished by an earlier, interrupted run; they do not count into the rate.
+    """
+    if _quiet:
+        yield lambda n: None
+    elif sys.stderr.isatty():
+        with _bar(label, total, unit, done) as advance:
+            yield advance
+    else:
+        yield from _plain(label, total, unit, done)
+
+
+@contextmanager
+def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    started, count = time.monotonic(), 0
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=done, rate="")
+
+        def advance(n: int) -> None:
+            nonlocal count
+            count += n
+            rate = count / max(time.monotonic() - started, 1e-9)
+            bar.update(task, advance=n, rate=f"{rate:,.1f} {unit}/s")
+
+        yield advance
+
+
+def _plain(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    started = last = time.monotonic()
+    count = 0
+
+    def line(now: float) -> str:
+        rate = count / max(now - started, 1e-9)
+        left = (total - done - count) / rate if rate else float("inf")
+        ending = f", {left:,.0f} s left" if 0 < left < float("inf") else ""
+        return f"{label}: {done + count:,}/{total:,} {unit}, {rate:,.1f}/s{ending}"
+
+    def advance(n: int) -> None:
+        nonlocal count, last
+        count += n
+        now = time.monotonic()
+        if now - last >= _PLAIN_EVERY_S:
+            last = now
+            print(line(now), file=sys.stderr, flush=True)
+
+    yield advance
+    now = time.monotonic()
+    print(f"{line(now)} ({now - started:,.1f} s)", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The run folder: records in Parquet, an append-only journal for work in progress, and the manifest."""

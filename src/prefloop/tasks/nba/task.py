@@ -1,0 +1,217 @@
+"""The nba-sql task: audited questions as prompts, with everything the execution judge needs in their meta.
+
+A question enters only if its gold runs on both leagues, gives something there, and differs on one of them from
+each common mistake (so that no mistake is right by accident). What the audit turned away is counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.sql.pool import Limits, QueryResult, SandboxPool
+from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league, teams
+
+from prefloop.config.recipe import TaskConfig
+from prefloop.errors import DataError
+from prefloop.progress import progress
+from prefloop.records import Message, Prompt
+from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.prompting import system_message
+from prefloop.tasks.nba.questions.grammar import Question, TeamWords, draw_question
+from prefloop.tasks.nba.questions.query import applicable, commit_fault
+from prefloop.tasks.nba.questions.worlds import LeagueWorld
+from prefloop.tasks.nba.text import normalised
+
+NAME = "nba-sql"
+TEST_SEED = 90_210
+"""The test set is the same for every seed of a run."""
+
+UNSEEN_SHARE = 0.6
+PER_TEMPLATE = 4
+"""Most test questions a template may have."""
+
+BATCH = 256
+LARGEST_GOLD = 60
+"""Rows; a longer answer is a listing, not an answer."""
+
+PATIENCE = 60
+"""Batches without enough accepted questions before the task gives up."""
+
+
+@dataclass
+class Audit:
+    """How many drawn questions were accepted, and why the others were not."""
+
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> dict[str, int]:
+        """Counts by reason, sorted."""
+        return {"accepted": self.accepted, **dict(sorted(self.rejected.items()))}
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Prompts of one split and the audit that let them in."""
+
+    prompts: tuple[Prompt, ...]
+    audit: dict[str, int]
+
+
+def judge_databases() -> list[Path]:
+    """The two leagues a gold and an answer must agree on, built on first use."""
+    return [cached_league(config) for config in JUDGE_LEAGUES]
+
+
+def team_words() -> TeamWords:
+    """Team code to code, nickname, and city (the nickname again where two teams share a city)."""
+    cities = Counter(team.city for team in teams())
+    return {
+        team.code: (team.code, team.nickname, team.city if cities[team.city] == 1 else team.nickname)
+        for team in teams()
+    }
+
+
+def test_prompts(config: TaskConfig, databases: Sequence[Path], workers: int) -> QuestionSet:
+    """The test set: 40% new fillings of seen templates, 60% templates no training question has."""
+    unseen = round(UNSEEN_SHARE * config.test_questions)
+    quotas = {True: unseen, False: config.test_questions - unseen}
+    return _collect(config, databases, workers, "test", quotas, TEST_SEED, frozenset(), PER_TEMPLATE)
+
+
+def train_prompts(
+    config: TaskConfig, databases: Sequence[Path], workers: int, seed: int, forbidden: Iterable[str]
+) -> QuestionSet:
+    """Training questions of seen templates, none of whose normalised texts is in `forbidden`."""
+    quotas = {True: 0, False: config.train_questions}
+    return _collect(
+        config, databases, workers, "train", quotas, seed, frozenset(forbidden), config.train_questions
+    )
+
+
+def _collect(
+    config: TaskConfig,
+    databases: Sequence[Path],
+    workers: int,
+    split: str,
+    quotas: dict[bool, int],
+    seed: int,
+    forbidden: frozenset[str],
+    per_template: int,
+) -> QuestionSet:
+    """Draw in batches, audit each, and take the accepted until both quotas (held out: yes, no) are full."""
+    rng = np.random.default_rng([seed, {"train": 1, "test": 2}[split]])
+    world, words = LeagueWorld(databases[0]), team_words()
+    audit, taken, texts = Audit(), list[Question](), set(forbidden)
+    left, per = dict(quotas), Counter[str]()
+    total = sum(quotas.values())
+    with (
+        SandboxPool(databases, workers, Limits()) as pool,
+        progress(f"{split} questions", total, "questions") as advance,
+    ):
+        for _ in range(PATIENCE):
+            batch = _drawn(rng, world, words, left, per, per_template, texts, audit)
+            for question in _audited(batch, pool, len(databases), audit):
+                if left[question.held_out] and per[question.template] < per_template:
+                    left[question.held_out] -= 1
+                    per[question.template] += 1
+                    taken.append(question)
+                    advance(1)
+            if not any(left.values()):
+                audit.accepted = len(taken)
+                return QuestionSet(tuple(_prompt(q, config, split) for q in taken), audit.summary())
+    raise DataError(
+        f"only {len(taken)} of {total} {split} questions could be drawn: ask for fewer (task.{split}_questions)"
+    )
+
+
+def _drawn(
+    rng: np.random.Generator,
+    world: LeagueWorld,
+    words: TeamWords,
+    left: dict[bool, int],
+    per: Counter[str],
+    per_template: int,
+    texts: set[str],
+    audit: Audit,
+) -> list[Question]:
+    batch: list[Question] = []
+    while len(batch) < BATCH:
+        question = draw_question(rng, world, words)
+        text = normalised(question.text)
+        if not left[question.held_out] or per[question.template] >= per_template:
+            continue
+        if text in texts:
+            audit.rejected["duplicate text"] += 1
+            continue
+        texts.add(text)
+        batch.append(question)
+    return batch
+
+
+def _audited(batch: list[Question], pool: SandboxPool, databases: int, audit: Audit) -> Iterable[Question]:
+    versions = [_versions(question) for question in batch]
+    flat = [(database, sql) for sqls in versions for sql in sqls for database in range(databases)]
+    results = iter(pool.run(flat))
+    for question, sqls in zip(batch, versions, strict=True):
+        found = [[next(results) for _ in range(databases)] for _ in sqls]
+        reason = _objection(question, found) if found else ""
+        if reason:
+            audit.rejected[reason] += 1
+        else:
+            yield question
+
+
+def _versions(question: Question) -> list[str]:
+    """The gold without its limit, then each common mistake."""
+    if question.query is None:
+        return []
+    wrong = [commit_fault(question.query, fault).sql() for fault in applicable(question.query)]
+    return [question.query.sql(limited=False), *wrong]
+
+
+def _objection(question: Question, found: list[list[QueryResult]]) -> str:
+    golds, *mistakes = found
+    if any(gold.status != "ok" for gold in golds):
+        return "gold does not run"
+    if any(not gold.rows or all(cell is None for cell in gold.rows[0]) for gold in golds):
+        return "gold is empty"
+    if any(len(gold.rows) > LARGEST_GOLD for gold in golds) and "top_k" not in question.comparison:
+        return "gold is too long"
+    spec = ComparisonSpec.from_dict(question.comparison)
+    for results in mistakes:
+        same = [
+            result.status == "ok" and compare(gold.rows, result.rows, spec).equal
+            for gold, result in zip(golds, results, strict=True)
+        ]
+        if all(same):
+            return "a common mistake gives the same result"
+    return ""
+
+
+def _prompt(question: Question, config: TaskConfig, split: str) -> Prompt:
+    query = question.query
+    gold = query.sql() if query else None
+    system = system_message(config.schema_in_prompt)
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    meta = {
+        "question": question.text,
+        "family": question.family,
+        "intent": question.intent,
+        "template": question.template,
+        "register": question.register,
+        "seen": not question.held_out,
+        "answerable": query is not None,
+        "trap": question.primary_fault,
+        "gold_sql": gold,
+        "gold_plan": question.plan(),
+        "gold_length": len(render_answer(question.plan(), gold)),
+        "compare_sql": query.sql(limited=False) if query else None,
+        "comparison": question.comparison,
+    }
+    return Prompt.create((*messages, {"role": "user", "content": question.text}), NAME, split, meta)
