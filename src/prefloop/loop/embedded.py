@@ -1,0 +1,130 @@
+"""Builds the policy that ships with the package: corpus, tokenizer, SFT from scratch, model card.
+
+The corpus is imperfect on purpose (`prefloop.tasks.nba.corpus`); what the policy gets wrong is what preference
+tuning has to teach. Same seed and thread count: same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefloop.models.template import encode_completion, encode_prompt
+from prefloop.models.tokenizer import train_tokenizer
+from prefloop.progress import progress
+from prefloop.records import content_id
+from prefloop.store.files import write_text
+from prefloop.tasks.nba.corpus import Example, draw_examples, fault_counts
+from prefloop.tasks.nba.league import teams
+from prefloop.tasks.nba.names import person_name
+from prefloop.tasks.nba.questions.worlds import OpenWorld
+from prefloop.tasks.nba.seed_pairs import SEED_PAIRS
+from prefloop.tasks.nba.task import team_words
+from prefloop.training.sft import SftConfig, train_sft
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+TOKENIZER_EXAMPLES = 20_000
+
+
+@dataclass(frozen=True)
+class EmbeddedBuild:
+    """Everything that decides the embedded policy."""
+
+    examples: int = 130_000
+    seed: int = 1
+    vocabulary: int = 1_024
+    context: int = 2_048
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    feed_forward: int = 768
+    learning_rate: float = 2e-3
+    tokens_per_batch: int = 8_192
+
+
+def build_embedded(
+    build: EmbeddedBuild, out: Path, work: Path, resume: bool, log: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Train the policy and write a `from_pretrained` folder with its card; returns the card's figures.
+
+    Args:
+        out: folder of the finished policy.
+        work: folder of resumable checkpoints.
+    """
+    import torch
+    from transformers import LlamaForCausalLM
+
+    corpus = draw_corpus(build.examples, build.seed)
+    tokenizer = train_tokenizer(_texts(corpus), build.vocabulary, build.context)
+    pairs = _encoded(corpus, tokenizer)
+    torch.manual_seed(build.seed)
+    model = LlamaForCausalLM(_architecture(build, tokenizer))
+    config = SftConfig(learning_rate=build.learning_rate, tokens_per_batch=build.tokens_per_batch)
+    result = train_sft(model, pairs, config, work, seed=build.seed, resume=resume, log=log)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    figures = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "examples": len(corpus),
+        "tokens": sum(len(prompt) + len(answer) for prompt, answer in pairs),
+        "final_loss": result.final_loss,
+        "corpus_hash": content_id([asdict(example) for example in corpus]),
+        "faults": fault_counts(corpus),
+        "families": dict(sorted(Counter(example.family for example in corpus).items())),
+        "build": asdict(build),
+    }
+    write_text(out / "README.md", _card(figures))
+    return figures
+
+
+def draw_corpus(count: int, seed: int) -> list[Example]:
+    """The corpus: hand-written seed pairs and grammar pairs over the open world."""
+    codes = sorted(team.code for team in teams())
+    world = OpenWorld(codes, person_name)
+    corpus = list(SEED_PAIRS)
+    with progress("draw corpus", count, "examples", done=len(corpus)) as advance:
+        for example in draw_examples(world, team_words(), count - len(corpus), seed):
+            corpus.append(example)
+            if len(corpus) % 1_000 == 0:
+                advance(1_000)
+    return corpus
+
+
+def _texts(corpus: list[Example]) -> list[str]:
+    return [text for example in corpus[:TOKENIZER_EXAMPLES] for text in (example.question, example.answer)]
+
+
+def _encoded(corpus: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], list[int]]]:
+    return [
+        (
+            encode_prompt(tokenizer, [{"role": "user", "content": example.question}]),
+            encode_completion(tokenizer, example.answer),
+        )
+        for example in corpus
+    ]
+
+
+def _architecture(build: EmbeddedBuild, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=build.vocabulary,
+        hidden_size=build.width,
+        intermediate_size=build.feed_forward,
+        num_hidden_layers=build.layers,
+        num_attention_heads=build.heads,
+        num_key_value_heads=build.kv_heads,
+        max_position_embeddings=build.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )

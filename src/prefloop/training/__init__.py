@@ -1,0 +1,1 @@
+"""Preferences and instructions to checkpoints."""
