@@ -20,7 +20,7 @@ from typing import Any
 
 from prefloop.config.recipe import JudgeConfig
 from prefloop.progress import progress
-from prefloop.records import Completion, Judgement, Prompt
+from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import Limits, QueryResult, SandboxPool
@@ -42,6 +42,8 @@ class _Verdict:
     status: str
     kind: str
     rows: list[list[Any]]
+    digest: str = ""
+    """Hash of the whole result on every database: equal digests, equal denotation."""
 
 
 class ExecutionJudge:
@@ -130,7 +132,7 @@ class ExecutionJudge:
         objectives = _objectives(prompt, completion.text, sql, verdict)
         total = sum(self._weights.values())
         score = sum(weight * objectives[name] for name, weight in self._weights.items()) / total
-        raw = {"sql": sql, "status": verdict.status, "kind": verdict.kind, "rows": verdict.rows}
+        raw = {"sql": sql, "status": verdict.status, "kind": verdict.kind, "rows": verdict.rows, "digest": verdict.digest}
         value = None if verdict.status == "internal" else score
         return Judgement.create(
             prompt.id, (completion.id,), NAME, "score", value, {} if value is None else objectives, raw=raw
@@ -147,7 +149,8 @@ class ExecutionJudge:
         ]
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
-        return _Verdict(all(verdict.equal for verdict in verdicts), "ok", worst.kind, rows)
+        whole = [sorted(repr(row) for row in result.rows) for result in results]
+        return _Verdict(all(v.equal for v in verdicts), "ok", worst.kind, rows, content_id(whole))
 
 
 def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:

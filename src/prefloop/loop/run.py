@@ -151,7 +151,10 @@ def _tuned(
                 seed=recipe.seed,
                 log=lambda row: stages.folder.log("step", **row),
             )
-    return load_checkpoint(recipe, out)
+    tuned = load_checkpoint(recipe, out)
+    lineage = {"initial": stages.initial.lineage.id, "tuned": tuned.lineage.id, "reference": stages.initial.lineage.id}
+    stages.folder.document("stages/lineage.json", lambda: lineage)
+    return tuned
 
 
 def load_checkpoint(recipe: Recipe, out: Path) -> Policy:

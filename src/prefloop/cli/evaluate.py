@@ -1,0 +1,35 @@
+"""`prefloop evaluate`: two models on the same questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefloop.cli.options import Json, Set, overrides, print_json
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for answers, judgements and evaluation.json.")],
+    before: Annotated[str, typer.Option(help="Model before: 'embedded', a folder or a hub id.")] = "embedded",
+    after: Annotated[str | None, typer.Option(help="Model after; default: the same as before.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model after.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="prompts.parquet; default: the nba-sql test set.")] = None,
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
+    json_: Json = False,
+) -> None:
+    """Compare two checkpoints on the same unseen questions, paired, clustered by template.
+
+    Example: prefloop evaluate --adapter runs/nba-sql/checkpoint --out runs/check
+    """
+    from prefloop.config.recipe import load_recipe
+    from prefloop.loop.show import print_figures
+    from prefloop.loop.stages import evaluate_models
+
+    recipe = load_recipe("nba-sql", overrides(settings))
+    evaluation = evaluate_models(
+        recipe, out, before=before, after=after or before, adapter=adapter, prompts=prompts, resume=resume
+    )
+    print_json(evaluation) if json_ else print_figures(evaluation)

@@ -1,0 +1,59 @@
+"""`prefloop run`: a whole recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefloop.cli.options import Json, Set, overrides, print_json
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (nba-sql) or the path of a YAML file.")] = "nba-sql",
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME.")] = None,
+    settings: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same as --set seed=N.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Run this many seeds (seed, seed+1, …) and report each.")] = 1,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also SFT on the chosen answers, best-of-K and majority vote.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan (counts, memory, time) and stop.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run a whole recipe: prompts, answers, judgements, preferences, training, evaluation, report.
+
+    Prints the figures before and after with 95% intervals and ten unseen questions side by side, and leaves
+    everything in the run folder. An interrupted run goes on with [bold]--resume[/bold].
+
+    Examples:
+
+      prefloop run nba-sql
+
+      prefloop run nba-sql --seeds 3 --baselines
+
+      prefloop run nba-sql --set training.beta=0.2 --out runs/beta-02
+    """
+    from prefloop.config.recipe import load_recipe
+
+    given = overrides(settings) | ({} if seed is None else {"seed": seed})
+    loaded = load_recipe(recipe, given)
+    folder = out or Path("runs") / loaded.name
+    if dry_run:
+        from prefloop.loop.plan import plan
+
+        planned = plan(loaded, seeds, baselines)
+        print_json(planned.as_dict()) if json_ else typer.echo(planned.text())
+        return
+    if json_:
+        from prefloop.progress import set_quiet
+
+        set_quiet(True)
+    from prefloop.loop.main import run_recipe
+    from prefloop.loop.show import show_run
+
+    evaluation = run_recipe(loaded, folder, seeds=seeds, baselines=baselines, resume=resume, overwrite=overwrite)
+    print_json(evaluation) if json_ else show_run(folder)

@@ -1,0 +1,23 @@
+"""`prefloop show`: what a run found, in the terminal."""
+
+from __future__ import annotations
+
+import typer
+
+from prefloop.cli.options import Json, RunPath, print_json
+
+
+def show(run: RunPath, json_: Json = False) -> None:
+    """Print a finished run's figures and ten unseen questions side by side.
+
+    Example: prefloop show runs/nba-sql
+    """
+    from prefloop.store.run_folder import read_manifest
+
+    manifest = read_manifest(run)
+    if json_:
+        print_json(manifest)
+        return
+    from prefloop.loop.show import show_run
+
+    show_run(run)

@@ -1,0 +1,157 @@
+"""What the same data reach without preference tuning: SFT on the chosen answers, best-of-K, majority vote.
+
+A gain alone proves little, since the base policy's mistakes were planted. Best-of-K and majority vote spend K
+samples per question at answer time; SFT spends as many training tokens as DPO did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from prefloop.config.recipe import Recipe, TrainingConfig
+from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.judging.execution import ExecutionJudge
+from prefloop.loop.run import load_checkpoint
+from prefloop.maths.statistics import paired_bootstrap
+from prefloop.models.load import load_policy, merged
+from prefloop.records import Completion, Judgement, Preference, Prompt
+from prefloop.store.run_folder import RunFolder
+from prefloop.tasks.nba.task import judge_databases
+from prefloop.training.preference import train_preferences
+
+
+def run_baselines(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+    """Execution accuracy of each baseline on the test set, its gain over the policy as it started, and DPO's lead."""
+    prompts = folder.records("prompts.parquet", Prompt, lambda _: [])
+    test = [prompt for prompt in prompts if prompt.split == "test"]
+    with ExecutionJudge(judge_databases(), recipe.judge) as judge:
+        sft = _sft(recipe, folder, judge, prompts, test)
+        samples, scores = _samples(recipe, folder, judge, test)
+    before, after = (_correct(folder, test, side) for side in ("before", "after"))
+    chosen = {
+        "sft_on_chosen": sft,
+        "best_of_k": _best_of_k(test, samples, scores),
+        "majority_vote": _majority(test, samples, scores),
+    }
+    clusters = [prompt.meta["template"] for prompt in test]
+    return {name: _figures(before, values, after, clusters, recipe) for name, values in chosen.items()}
+
+
+def _figures(
+    before: list[float], values: list[float], after: list[float], clusters: list[str], recipe: Recipe
+) -> dict[str, Any]:
+    draws = recipe.evaluation.bootstrap
+    gain = paired_bootstrap(before, values, clusters, draws=draws, seed=recipe.seed)
+    lead = paired_bootstrap(values, after, clusters, draws=draws, seed=recipe.seed)
+    return {
+        "accuracy": sum(values) / len(values),
+        "gain": gain.estimate,
+        "ci_low": gain.low,
+        "ci_high": gain.high,
+        "tuned_lead": {"estimate": lead.estimate, "ci_low": lead.low, "ci_high": lead.high},
+    }
+
+
+def _correct(folder: RunFolder, test: list[Prompt], side: str) -> list[float]:
+    judgements = folder.records(f"evaluation/{side}-greedy-judgements.parquet", Judgement, lambda _: [])
+    found = {judgement.prompt_id: judgement.objectives.get("correct", 0.0) for judgement in judgements}
+    return [found[prompt.id] for prompt in test]
+
+
+def _sft(
+    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, prompts: list[Prompt], test: list[Prompt]
+) -> list[float]:
+    """SFT on the chosen answers of the same pairs, with twice the epochs: DPO reads two answers per pair."""
+    out = folder.root / "baselines" / "sft"
+    settings = recipe.training.model_dump(exclude={"beta", "label_smoothing", "reference", "nll_weight"})
+    config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
+    tuned_recipe = recipe.model_copy(update={"training": config})
+    if not (out / "training.json").exists():
+        train_preferences(
+            load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device),
+            folder.records("preferences.parquet", Preference, lambda _: []),
+            {c.id: c for c in folder.records("completions.parquet", Completion, lambda _: [])},
+            {prompt.id: prompt for prompt in prompts},
+            config,
+            out,
+            work=folder.root / "work" / "baseline-sft",
+            seed=recipe.seed,
+            log=lambda row: folder.log("step", baseline="sft", **row),
+        )
+    policy = merged(load_checkpoint(tuned_recipe, out))
+    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    judgements = _answered(recipe, folder, judge, test, greedy, "baselines/sft-", policy)[1]
+    found = {judgement.prompt_id: judgement.objectives.get("correct", 0.0) for judgement in judgements}
+    return [found[prompt.id] for prompt in test]
+
+
+def _samples(
+    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, test: list[Prompt]
+) -> tuple[list[Completion], dict[str, Judgement]]:
+    policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
+    sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
+    completions, judgements = _answered(recipe, folder, judge, test, sampling, "baselines/samples-", policy)
+    return completions, {judgement.completion_ids[0]: judgement for judgement in judgements}
+
+
+def _answered(
+    recipe: Recipe,
+    folder: RunFolder,
+    judge: ExecutionJudge,
+    test: list[Prompt],
+    sampling: Sampling,
+    prefix: str,
+    policy: Any,
+) -> tuple[list[Completion], list[Judgement]]:
+    completions = folder.records(
+        f"{prefix}completions.parquet",
+        Completion,
+        lambda journal: generate_completions(
+            policy, test, sampling, seed=recipe.seed, journal=journal, label=f"{prefix}generate"
+        ),
+    )
+    judgements = folder.records(
+        f"{prefix}judgements.parquet",
+        Judgement,
+        lambda journal: judge.judge(test, completions, journal=journal, label=f"{prefix}judge"),
+    )
+    return completions, judgements
+
+
+def _grouped(test: Sequence[Prompt], samples: Sequence[Completion]) -> list[list[Completion]]:
+    groups: dict[str, list[Completion]] = {prompt.id: [] for prompt in test}
+    for completion in samples:
+        groups[completion.prompt_id].append(completion)
+    return [groups[prompt.id] for prompt in test]
+
+
+def _best_of_k(
+    test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]
+) -> list[float]:
+    """The sample the policy itself finds likeliest, by mean log-probability per token."""
+    best = [max(group, key=lambda c: sum(c.logprobs) / len(c.logprobs)) for group in _grouped(test, samples)]
+    return [scores[completion.id].objectives.get("correct", 0.0) for completion in best]
+
+
+def _majority(
+    test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]
+) -> list[float]:
+    """The denotation most samples agree on; errors have no vote, ties go to the earlier sample."""
+    values = []
+    for group in _grouped(test, samples):
+        votes = [(completion, _denotation(scores[completion.id])) for completion in group]
+        counts = Counter(denotation for _, denotation in votes if denotation is not None)
+        winner = counts.most_common(1)[0][0] if counts else None
+        first = next((c for c, denotation in votes if denotation == winner and winner is not None), None)
+        values.append(scores[first.id].objectives.get("correct", 0.0) if first else 0.0)
+    return values
+
+
+def _denotation(judgement: Judgement) -> str | None:
+    """What the answer says: its result's rows, or that it refuses."""
+    status = judgement.raw["status"]
+    if status == "refused":
+        return "refused"
+    return judgement.raw["digest"] if status == "ok" else None

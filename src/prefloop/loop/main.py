@@ -1,0 +1,120 @@
+"""`run_recipe`: one recipe, one or several seeds, with or without baselines, in one run folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.recipe import Recipe
+from prefloop.errors import StoreError
+from prefloop.loop.baselines import run_baselines
+from prefloop.loop.reporting import report_run
+from prefloop.loop.run import run_seed, versions
+from prefloop.maths.statistics import seed_summary
+from prefloop.store.files import write_json
+from prefloop.store.run_folder import RECIPE, RunFolder
+
+HEADLINES = {
+    "execution_accuracy": "gain",
+    "execution_accuracy_unseen": "gain",
+    "valid_sql": "difference",
+    "verbosity": "length_ratio",
+}
+"""Figures that are compared between seeds."""
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    seeds: int = 1,
+    baselines: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Run a recipe into `out` and return its evaluation.
+
+    Args:
+        seeds: how many seeds to run, from ``recipe.seed`` on; the first lives in `out`, the others in
+            ``out/seeds/N``. Every seed starts from the same policy and is asked the same test questions.
+        baselines: also measure SFT on the chosen answers, best-of-K and majority vote, for every seed.
+        resume: go on with what `out` holds; without it a folder that holds a run is refused.
+        overwrite: delete an earlier run in `out` first.
+
+    Raises:
+        StoreError: the folder belongs to another recipe, is in use, or cannot be written.
+    """
+    _threads(recipe.threads)
+    if overwrite:
+        _remove_run(out)
+    identity = {"recipe": recipe.model_dump(mode="json"), "seeds": seeds, "baselines": baselines}
+    with RunFolder.open(out, identity, resume) as folder:
+        if folder.finished:
+            return folder.document("evaluation.json", dict)
+        evaluation = _seed(recipe, folder, baselines)
+        found = {recipe.seed: evaluation}
+        for seed in range(recipe.seed + 1, recipe.seed + seeds):
+            found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
+        whole = {**evaluation, **_over_seeds(found)}
+        write_json(out / "evaluation.json", whole)
+        report_run(out, out / "report.html")
+        folder.finish(
+            {
+                "schema": 1,
+                "recipe": identity["recipe"],
+                "recipe_hash": recipe.hash,
+                "versions": versions(),
+                "threads": _threads(0),
+                "lineage": folder.document("stages/lineage.json", dict),
+                "questions": folder.document("stages/prompts.json", dict),
+                "preferences": folder.document("stages/preferences.json", dict),
+                "seeds": sorted(found),
+            }
+        )
+        return whole
+
+
+def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
+    evaluation = run_seed(recipe, folder)
+    if not baselines:
+        return evaluation
+    return {**evaluation, "baselines": folder.document("baselines.json", lambda: run_baselines(recipe, folder))}
+
+
+def _other_seed(recipe: Recipe, out: Path, baselines: bool) -> dict[str, Any]:
+    identity = {"recipe": recipe.model_dump(mode="json"), "baselines": baselines}
+    with RunFolder.open(out, identity, resume=True) as folder:
+        return _seed(recipe, folder, baselines)
+
+
+def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Each seed's headline figures, and their spread; seeds are never pooled as if they were questions."""
+    rows = [
+        {"seed": seed, **{name: evaluation[name] for name in HEADLINES}, "baselines": evaluation.get("baselines")}
+        for seed, evaluation in sorted(found.items())
+    ]
+    spread = {
+        name: seed_summary([row[name][field] for row in rows])
+        for name, field in HEADLINES.items()
+    }
+    return {"seeds": rows, "over_seeds": spread}
+
+
+def _remove_run(out: Path) -> None:
+    if not out.exists():
+        return
+    if not (out / RECIPE).exists() and any(out.iterdir()):
+        raise StoreError(f"{out} is not a run folder (it has no {RECIPE}): --overwrite will not delete it")
+    shutil.rmtree(out)
+
+
+def _threads(wanted: int) -> int:
+    """Set torch's threads if asked; the number in use."""
+    import torch
+
+    if wanted:
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()
+
+
