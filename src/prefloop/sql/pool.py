@@ -1,0 +1,195 @@
+"""A pool of worker processes that run untrusted queries (`prefloop.sql.worker`) and survive what those do.
+
+The verdict comes from the opcode budget, so it does not depend on the machine. The wall clock only kills: a
+query whose worker was killed is tried once more alone; killed again, it counts as ``timeout``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from prefloop.errors import DataError, JudgeError
+from prefloop.sql.worker import OPCODES_PER_CALL
+
+KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")
+"""A worker needs no credentials, so it gets none."""
+
+PATIENCE = 2
+"""Times a query may lose its worker before it counts as ``timeout``."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one query may spend."""
+
+    opcodes: int = 50_000_000
+    """SQLite opcodes; decides ``timeout``."""
+    rows: int = 5_000
+    wall_s: float = 20.0
+    """Seconds before a worker is taken for stuck and killed."""
+    memory_mb: int = 1_024
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What a query gave.
+
+    ``status`` is ``ok`` or an error class: ``syntax, unknown_table, unknown_column, unknown_function,
+    ambiguous_column, type, denied, timeout, memory, too_many_rows, internal``.
+    """
+
+    status: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Any, ...], ...] = ()
+    message: str = ""
+    opcodes: int = 0
+    """Spent, in units of 10,000."""
+
+
+class _Worker:
+    """One child process and the watch over it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        arguments = [limits.opcodes // OPCODES_PER_CALL, limits.rows, limits.memory_mb]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "prefloop.sql.worker", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            errors="surrogatepass",
+            start_new_session=True,  # Ctrl-C goes to the parent alone, which ends its workers itself
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+        )
+
+    def ask(self, number: int, database: Path, sql: str) -> QueryResult | None:
+        """The query's result, or None if the worker died or was killed over it."""
+        request = json.dumps({"id": number, "database": str(database), "sql": sql}) + "\n"
+        alarm = threading.Timer(self._limits.wall_s, self._process.kill)
+        alarm.start()
+        try:
+            assert self._process.stdin is not None and self._process.stdout is not None
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except (OSError, ValueError):
+            return None
+        finally:
+            alarm.cancel()
+        return _result(json.loads(line)) if line.endswith("\n") else None
+
+    def close(self) -> None:
+        """End the process; it has nothing to lose."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                try:
+                    stream.close()
+                except OSError:  # a broken pipe holds unsent bytes of a dead worker
+                    continue
+
+
+class SandboxPool:
+    """Runs queries on several databases in several worker processes; use as a context manager."""
+
+    def __init__(self, databases: Sequence[Path], workers: int = 2, limits: Limits | None = None) -> None:
+        """Args:
+        databases: SQLite files that nobody writes (`prefloop.sql.snapshot` copies live ones).
+        workers: processes; 0 means one per core.
+
+        Raises:
+            DataError: a database is missing.
+        """
+        for database in databases:
+            if not Path(database).is_file():
+                raise DataError(f"database {database} does not exist")
+        self.databases = [Path(database).resolve() for database in databases]
+        self.limits = limits or Limits()
+        self.killed = 0
+        """Workers lost to a query, over the pool's life."""
+        self._count = workers or os.cpu_count() or 1
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> SandboxPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+
+    def run(
+        self, queries: Sequence[tuple[int, str]], on_progress: Callable[[int], None] | None = None
+    ) -> list[QueryResult]:
+        """Results in the order of `queries`, each a database's position and SQL; equal queries run once."""
+        distinct = list(dict.fromkeys(queries))
+        jobs: SimpleQueue[tuple[int, int, str] | None] = SimpleQueue()
+        for number, (database, sql) in enumerate(distinct):
+            jobs.put((number, database, sql))
+        slots = min(self._count, len(distinct))
+        for _ in range(slots):
+            jobs.put(None)
+        found: dict[tuple[int, str], QueryResult] = {}
+        failures: list[BaseException] = []
+
+        def work(slot: int) -> None:
+            try:
+                while job := jobs.get():
+                    number, database, sql = job
+                    found[database, sql] = self._run_one(slot, number, database, sql)
+                    if on_progress:
+                        on_progress(1)
+            except BaseException as error:
+                failures.append(error)
+
+        self._workers += [_Worker(self.limits) for _ in range(slots - len(self._workers))]
+        threads = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(slots)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise JudgeError(f"the SQL sandbox failed: {failures[0]}") from failures[0]
+        return [found[query] for query in queries]
+
+    def _run_one(self, slot: int, number: int, database: int, sql: str) -> QueryResult:
+        for _ in range(PATIENCE):
+            result = self._workers[slot].ask(number, self.databases[database], sql)
+            if result is not None:
+                return result
+            with self._lock:
+                self.killed += 1
+            self._workers[slot].close()
+            self._workers[slot] = _Worker(self.limits)
+        return QueryResult("timeout", message=f"lost {PATIENCE} workers to this query")
+
+
+def _result(reply: dict[str, Any]) -> QueryResult:
+    rows = tuple(tuple(_cell(cell) for cell in row) for row in reply["rows"])
+    return QueryResult(reply["status"], tuple(reply["columns"]), rows, reply["message"], reply["opcodes"])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes.fromhex(value["b"]) if "b" in value else float(value["f"])
+    return value

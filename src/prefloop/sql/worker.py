@@ -1,0 +1,193 @@
+"""The process that runs untrusted SQL: ``python -m prefloop.sql.worker``, one JSON line in, one out.
+
+It imports neither torch nor anything of the package's upper rooms. Layers, each of which holds alone:
+read-only immutable file, ``query_only``, an authorizer that allows SELECT on tables and harmless functions, size
+limits, an opcode budget (the verdict: the same on every machine), an address-space limit, low priority. The parent
+kills what outlives the wall clock.
+
+Request: ``{"id": n, "database": path, "sql": text}``. Reply: ``{"id", "status", "columns", "rows", "message",
+"opcodes"}`` with bytes as ``{"b": hex}`` and non-finite floats as ``{"f": text}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Callable
+from typing import Any
+
+OPCODES_PER_CALL = 10_000
+"""SQLite calls the progress handler after this many opcodes; the budget counts in these."""
+
+ALLOWED_ACTIONS = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+DENIED_FUNCTIONS = frozenset(
+    "load_extension zeroblob randomblob random readfile writefile edit fts3_tokenizer sqlite_log lsmode"
+    " current_date current_time current_timestamp changes total_changes last_insert_rowid"
+    " sqlite_version sqlite_source_id sqlite_compileoption_get sqlite_compileoption_used".split()
+)
+CLOCK_FUNCTIONS = frozenset("date time datetime julianday strftime unixepoch timediff".split())
+CLOCK = re.compile(r"'now'|\"now\"|\bcurrent_(date|time|timestamp)\b", re.IGNORECASE)
+"""Queries that read the clock give another answer tomorrow: refused."""
+
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 100,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+MESSAGES = (
+    ("no such table", "unknown_table"),
+    ("no such column", "unknown_column"),
+    ("no such function", "unknown_function"),
+    ("ambiguous column", "ambiguous_column"),
+    ("datatype mismatch", "type"),
+    ("not authorized", "denied"),
+    ("prohibited", "denied"),
+    ("readonly", "denied"),
+    ("too many attached", "denied"),
+    ("interrupted", "timeout"),
+    ("out of memory", "memory"),
+    ("string or blob too big", "memory"),
+    ("pattern too complex", "denied"),
+    ("query string is too large", "syntax"),
+    ("one statement at a time", "denied"),
+    ("unable to open database", "internal"),
+    ("malformed", "internal"),
+    ("not a database", "internal"),
+)
+"""Parts of SQLite's messages and the error class each means; anything else is ``syntax``."""
+
+
+class Budget:
+    """Opcodes spent by one query."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.spent = calls, 0
+
+    def __call__(self) -> bool:
+        """Progress handler: true interrupts the query."""
+        self.spent += 1
+        return self.spent > self.calls
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A locked-down read-only connection to a file that nobody writes."""
+    from urllib.parse import quote
+
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    connection.execute("PRAGMA query_only = 1")
+    connection.execute("PRAGMA trusted_schema = 0")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for limit, value in LIMITS.items():
+        connection.setlimit(limit, value)
+    connection.set_authorizer(_authorize)
+    return connection
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
+    if action not in ALLOWED_ACTIONS:
+        return sqlite3.SQLITE_DENY
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in DENIED_FUNCTIONS:
+        return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK
+
+
+def execute(connection: sqlite3.Connection, sql: str, calls: int, rows: int) -> dict[str, Any]:
+    """Run one query under its budget; every failure is a status, never an exception."""
+    budget = Budget(calls)
+    if CLOCK.search(sql):
+        return _reply("denied", message="reads the clock", budget=budget)
+    connection.set_progress_handler(budget, OPCODES_PER_CALL)
+    try:
+        cursor = connection.execute(sql)
+        found = cursor.fetchmany(rows + 1)
+        columns = [column[0] for column in cursor.description or ()]
+        cursor.close()
+    except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError) as error:
+        return _reply(_status(error), message=str(error), budget=budget)
+    except MemoryError:
+        return _reply("memory", message="out of memory", budget=budget)
+    if not columns:
+        return _reply("syntax", message="no query", budget=budget)
+    if len(found) > rows:
+        return _reply("too_many_rows", message=f"more than {rows} rows", budget=budget)
+    return _reply("ok", columns, [[_cell(cell) for cell in row] for row in found], budget=budget)
+
+
+def _status(error: Exception) -> str:
+    text = str(error).lower()
+    return next((status for part, status in MESSAGES if part in text), "syntax")
+
+
+def _reply(
+    status: str, columns: list[str] | None = None, rows: list[Any] | None = None, *, budget: Budget, message: str = ""
+) -> dict[str, Any]:
+    return {
+        "status": status,
+        "columns": columns or [],
+        "rows": rows or [],
+        "message": message[:300],
+        "opcodes": budget.spent,
+    }
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"b": value.hex()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"f": str(value)}
+    return value
+
+
+def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]) -> None:
+    """Answer requests until the input ends."""
+    _confine(memory_mb)
+    connections: dict[str, sqlite3.Connection] = {}
+    while line := read():
+        request = json.loads(line)
+        try:
+            path = request["database"]
+            if path not in connections:
+                connections[path] = connect(path)
+            reply = execute(connections[path], request["sql"], calls, rows)
+        except (sqlite3.Error, MemoryError, RecursionError) as error:
+            reply = {"status": "internal", "columns": [], "rows": [], "message": str(error)[:300], "opcodes": 0}
+        write(json.dumps({"id": request["id"], **reply}) + "\n")
+
+
+def _confine(memory_mb: int) -> None:
+    import resource
+
+    size = memory_mb * 2**20
+    with contextlib.suppress(ValueError, OSError):  # some systems (macOS) refuse address-space limits
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(5)
+
+
+def _main() -> None:
+    calls, rows, memory_mb = (int(argument) for argument in sys.argv[1:4])
+    output = sys.stdout
+
+    def write(line: str) -> None:
+        output.write(line)
+        output.flush()
+
+    serve(calls, rows, memory_mb, sys.stdin.readline, write)
+
+
+if __name__ == "__main__":
+    _main()
