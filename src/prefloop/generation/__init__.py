@@ -1,0 +1,1 @@
+"""Prompts to completions: each prompt computed once for its K answers."""

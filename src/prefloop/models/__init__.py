@@ -1,0 +1,1 @@
+"""Load, template, group forward, lineage, reference store."""
