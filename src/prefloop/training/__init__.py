@@ -1,1 +1,1 @@
-"""Preferences and instructions to checkpoints."""
+"""Preferences and examples to checkpoints: one explicit loop per method, shared pieces as functions."""
