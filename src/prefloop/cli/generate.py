@@ -11,15 +11,21 @@ from prefloop.cli.options import Json, print_json
 
 
 def generate(
-    prompts: Annotated[Path, typer.Argument(help="prompts.parquet, or a .jsonl file with a 'prompt' per line.")],
+    prompts: Annotated[
+        Path, typer.Argument(help="prompts.parquet, or a .jsonl file with a 'prompt' per line.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the completions (.parquet).")],
-    model: Annotated[str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")
+    ] = "embedded",
     adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Answers per prompt.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.01, help="Softmax temperature.")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Nucleus.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
-    greedy: Annotated[bool, typer.Option("--greedy", help="One greedy answer per prompt instead of k samples.")] = False,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="One greedy answer per prompt instead of k samples.")
+    ] = False,
     split: Annotated[str | None, typer.Option(help="Only prompts of this split (train, test).")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -36,8 +42,16 @@ def generate(
 
     sampling = Sampling(1 if greedy else k, temperature, top_p, max_new_tokens=max_new_tokens, greedy=greedy)
     summary = generate_file(
-        prompts, out, model=model, adapter=adapter, sampling=sampling, split=split, dtype=dtype, device=device,
-        seed=seed, resume=resume,
+        prompts,
+        out,
+        model=model,
+        adapter=adapter,
+        sampling=sampling,
+        split=split,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        resume=resume,
     )
     print_json(summary) if json_ else typer.echo(
         f"{summary['completions']:,} answers to {summary['prompts']:,} prompts in {out} "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from prefloop.cli.options import Json, RunPath, print_json
 
 

@@ -120,7 +120,9 @@ def _generate_chunk(
     cache.batch_repeat_interleave(len(sampling.indices))
     mask = None if mask is None else mask.repeat_interleave(len(sampling.indices), dim=0)
     positions = positions[:, -1:].repeat_interleave(len(sampling.indices), dim=0)
-    live = list(range(len(rows)))  # rows in the cache, by their number; finished ones stay until the next compaction
+    live = list(
+        range(len(rows))
+    )  # rows in the cache, by their number; finished ones stay until the next compaction
     for step in range(sampling.max_new_tokens):
         tokens = choose(logits, draws[live, step], sampling)
         scores = log_probability(logits, tokens)

@@ -132,7 +132,13 @@ class ExecutionJudge:
         objectives = _objectives(prompt, completion.text, sql, verdict)
         total = sum(self._weights.values())
         score = sum(weight * objectives[name] for name, weight in self._weights.items()) / total
-        raw = {"sql": sql, "status": verdict.status, "kind": verdict.kind, "rows": verdict.rows, "digest": verdict.digest}
+        raw = {
+            "sql": sql,
+            "status": verdict.status,
+            "kind": verdict.kind,
+            "rows": verdict.rows,
+            "digest": verdict.digest,
+        }
         value = None if verdict.status == "internal" else score
         return Judgement.create(
             prompt.id, (completion.id,), NAME, "score", value, {} if value is None else objectives, raw=raw

@@ -12,19 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from prefloop.models.template import encode_completion, encode_prompt
 from prefloop.models.tokenizer import train_tokenizer
 from prefloop.progress import progress
 from prefloop.records import content_id
 from prefloop.store.files import write_text
 from prefloop.tasks.nba.corpus import Example, draw_examples, fault_counts
-from prefloop.tasks.nba.league import teams
 from prefloop.tasks.nba.names import person_name
 from prefloop.tasks.nba.questions.worlds import OpenWorld
 from prefloop.tasks.nba.seed_pairs import SEED_PAIRS
 from prefloop.tasks.nba.task import team_words
+from prefloop.tasks.nba.teams import teams
 from prefloop.training.sft import SftConfig, train_sft
 
 if TYPE_CHECKING:

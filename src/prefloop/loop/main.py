@@ -55,7 +55,9 @@ def run_recipe(
         evaluation = _seed(recipe, folder, baselines)
         found = {recipe.seed: evaluation}
         for seed in range(recipe.seed + 1, recipe.seed + seeds):
-            found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
+            found[seed] = _other_seed(
+                recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines
+            )
         whole = {**evaluation, **_over_seeds(found)}
         write_json(out / "evaluation.json", whole)
         report_run(out, out / "report.html")
@@ -79,7 +81,10 @@ def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
     evaluation = run_seed(recipe, folder)
     if not baselines:
         return evaluation
-    return {**evaluation, "baselines": folder.document("baselines.json", lambda: run_baselines(recipe, folder))}
+    return {
+        **evaluation,
+        "baselines": folder.document("baselines.json", lambda: run_baselines(recipe, folder)),
+    }
 
 
 def _other_seed(recipe: Recipe, out: Path, baselines: bool) -> dict[str, Any]:
@@ -91,13 +96,14 @@ def _other_seed(recipe: Recipe, out: Path, baselines: bool) -> dict[str, Any]:
 def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Each seed's headline figures, and their spread; seeds are never pooled as if they were questions."""
     rows = [
-        {"seed": seed, **{name: evaluation[name] for name in HEADLINES}, "baselines": evaluation.get("baselines")}
+        {
+            "seed": seed,
+            **{name: evaluation[name] for name in HEADLINES},
+            "baselines": evaluation.get("baselines"),
+        }
         for seed, evaluation in sorted(found.items())
     ]
-    spread = {
-        name: seed_summary([row[name][field] for row in rows])
-        for name, field in HEADLINES.items()
-    }
+    spread = {name: seed_summary([row[name][field] for row in rows]) for name, field in HEADLINES.items()}
     return {"seeds": rows, "over_seeds": spread}
 
 
@@ -116,5 +122,3 @@ def _threads(wanted: int) -> int:
     if wanted:
         torch.set_num_threads(wanted)
     return torch.get_num_threads()
-
-

@@ -152,7 +152,11 @@ def _tuned(
                 log=lambda row: stages.folder.log("step", **row),
             )
     tuned = load_checkpoint(recipe, out)
-    lineage = {"initial": stages.initial.lineage.id, "tuned": tuned.lineage.id, "reference": stages.initial.lineage.id}
+    lineage = {
+        "initial": stages.initial.lineage.id,
+        "tuned": tuned.lineage.id,
+        "reference": stages.initial.lineage.id,
+    }
     stages.folder.document("stages/lineage.json", lambda: lineage)
     return tuned
 

@@ -9,7 +9,6 @@ weight the losses of a step and take the gradient.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -13,7 +13,9 @@ from prefloop.records import canonical_json, content_id
 LINEAGE_FILE = "prefloop_lineage.json"
 """Beside an adapter or a trained model: what it was trained from."""
 
-VOLATILE = frozenset({"transformers_version", "_name_or_path", "torch_dtype", "dtype", "base_model_name_or_path"})
+VOLATILE = frozenset(
+    {"transformers_version", "_name_or_path", "torch_dtype", "dtype", "base_model_name_or_path"}
+)
 """Configuration keys that change without the model changing."""
 
 HASHED = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json", "chat_template.jinja")
@@ -35,7 +37,9 @@ class Lineage:
 def hash_folder(folder: Path) -> str:
     """Content id of a model or adapter folder: weights byte for byte, configuration without volatile keys."""
     files = sorted({path for pattern in HASHED for path in folder.glob(pattern)})
-    return content_id([[path.name, _digest(path, path.stat().st_mtime_ns, path.stat().st_size)] for path in files])
+    return content_id(
+        [[path.name, _digest(path, path.stat().st_mtime_ns, path.stat().st_size)] for path in files]
+    )
 
 
 @lru_cache(maxsize=256)

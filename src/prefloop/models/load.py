@@ -58,7 +58,9 @@ def load_policy(
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
-    except Exception as error:  # transformers raises many kinds for damaged files; each means the same to a user
+    except (
+        Exception
+    ) as error:  # transformers raises many kinds for damaged files; each means the same to a user
         raise ModelError(f"cannot load the model {place}: {_first_line(error)}") from error
     model.to(_device(device)).eval()
     base = hash_folder(folder) if folder else _hub_hash(model)
@@ -107,9 +109,13 @@ def _folder(source: str) -> Path | None:
     else:
         return None
     if not folder.is_dir():
-        raise ModelError(f"no model folder {folder}: give a from_pretrained folder, a hub id (owner/name), or 'embedded'")
+        raise ModelError(
+            f"no model folder {folder}: give a from_pretrained folder, a hub id (owner/name), or 'embedded'"
+        )
     missing = [name for name in ("config.json",) if not (folder / name).is_file()]
-    missing += [] if list(folder.glob("*.safetensors")) else ["*.safetensors (pickled weights are not loaded)"]
+    missing += (
+        [] if list(folder.glob("*.safetensors")) else ["*.safetensors (pickled weights are not loaded)"]
+    )
     if missing:
         raise ModelError(f"{folder} is not a model folder: it has no {' and no '.join(missing)}")
     return folder

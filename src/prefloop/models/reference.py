@@ -35,9 +35,14 @@ def reference_logps(
     keys = [content_id("reference", lineage, dtype, group.prompt, group.completions) for group in groups]
     missing = [[i for i in batch if keys[i] not in known] for batch in batches]
     total = sum(map(len, batches))
-    with progress("reference", total, "groups", done=total - sum(map(len, missing))) as advance, torch.no_grad():
+    with (
+        progress("reference", total, "groups", done=total - sum(map(len, missing))) as advance,
+        torch.no_grad(),
+    ):
         for batch in filter(None, missing):
-            packed = pack([groups[i] for i in batch], pad_id, forward.layout).to(next(forward.parameters()).device)
+            packed = pack([groups[i] for i in batch], pad_id, forward.layout).to(
+                next(forward.parameters()).device
+            )
             with autocast():
                 sums = forward(packed).sum(-1).tolist()
             for i in batch:

@@ -28,11 +28,9 @@ ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 DENIED_FUNCTIONS = frozenset(
-    "load_extension zeroblob randomblob random readfile writefile edit fts3_tokenizer sqlite_log lsmode"
-    " current_date current_time current_timestamp changes total_changes last_insert_rowid"
-    " sqlite_version sqlite_source_id sqlite_compileoption_get sqlite_compileoption_used".split()
+    ["load_extension", "zeroblob", "randomblob", "random", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_log", "lsmode", "current_date", "current_time", "current_timestamp", "changes", "total_changes", "last_insert_rowid", "sqlite_version", "sqlite_source_id", "sqlite_compileoption_get", "sqlite_compileoption_used"]
 )
-CLOCK_FUNCTIONS = frozenset("date time datetime julianday strftime unixepoch timediff".split())
+CLOCK_FUNCTIONS = frozenset(["date", "time", "datetime", "julianday", "strftime", "unixepoch", "timediff"])
 CLOCK = re.compile(r"'now'|\"now\"|\bcurrent_(date|time|timestamp)\b", re.IGNORECASE)
 """Queries that read the clock give another answer tomorrow: refused."""
 
@@ -132,7 +130,12 @@ def _status(error: Exception) -> str:
 
 
 def _reply(
-    status: str, columns: list[str] | None = None, rows: list[Any] | None = None, *, budget: Budget, message: str = ""
+    status: str,
+    columns: list[str] | None = None,
+    rows: list[Any] | None = None,
+    *,
+    budget: Budget,
+    message: str = "",
 ) -> dict[str, Any]:
     return {
         "status": status,
@@ -151,7 +154,9 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]) -> None:
+def serve(
+    calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]
+) -> None:
     """Answer requests until the input ends."""
     _confine(memory_mb)
     connections: dict[str, sqlite3.Connection] = {}
@@ -163,7 +168,13 @@ def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write:
                 connections[path] = connect(path)
             reply = execute(connections[path], request["sql"], calls, rows)
         except (sqlite3.Error, MemoryError, RecursionError) as error:
-            reply = {"status": "internal", "columns": [], "rows": [], "message": str(error)[:300], "opcodes": 0}
+            reply = {
+                "status": "internal",
+                "columns": [],
+                "rows": [],
+                "message": str(error)[:300],
+                "opcodes": 0,
+            }
         write(json.dumps({"id": request["id"], **reply}) + "\n")
 
 

@@ -16,7 +16,11 @@ STATE = "state.json"
 
 
 def save_state(
-    folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
+    folder: Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, float]],
 ) -> None:
     """Keep trainable weights and optimizer moments after `step`; the state file is written last and names them."""
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in _trainable(model)}
@@ -47,7 +51,9 @@ def load_state(
         for name, parameter in _trainable(model):
             parameter.copy_(tensors[f"weight/{name}"])
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors]
-            optimizer.state[parameter] = {key: tensors[f"{key}/{name}"].to(_place(key, parameter)) for key in keys}
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}/{name}"].to(_place(key, parameter)) for key in keys
+            }
     return state["step"], state["history"]
 
 

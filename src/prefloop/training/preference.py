@@ -183,7 +183,11 @@ def _trainable(policy: Policy, config: TrainingConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     return get_peft_model(policy.model, lora).eval()
 
@@ -224,9 +228,13 @@ def _losses(
 
 def _check(metrics: dict[str, float], step: int) -> None:
     if not all(value == value and abs(value) != float("inf") for value in metrics.values()):
-        raise ModelError(f"step {step}: the loss is not a number; lower training.learning_rate or use dtype float32")
+        raise ModelError(
+            f"step {step}: the loss is not a number; lower training.learning_rate or use dtype float32"
+        )
     if metrics["grad_norm"] == 0:
-        raise ModelError(f"step {step}: no gradient reaches the trained weights; check the adapter's target modules")
+        raise ModelError(
+            f"step {step}: no gradient reaches the trained weights; check the adapter's target modules"
+        )
     if step == 0 and abs(metrics.get("rewards/margins", 0.0)) > MARGIN_AT_START:
         raise ModelError(
             f"step 0: the reward margin is {metrics['rewards/margins']:.3f}, not 0: the reference is not the model "

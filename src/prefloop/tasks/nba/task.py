@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from prefloop.sql.compare import ComparisonSpec, compare
-from prefloop.sql.pool import Limits, QueryResult, SandboxPool
-from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league, teams
 
 from prefloop.config.recipe import TaskConfig
 from prefloop.errors import DataError
 from prefloop.progress import progress
 from prefloop.records import Message, Prompt
+from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
 from prefloop.tasks.nba.questions.grammar import Question, TeamWords, draw_question
 from prefloop.tasks.nba.questions.query import applicable, commit_fault
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
+from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
 
 NAME = "nba-sql"
