@@ -32,6 +32,7 @@ NAME = "execution"
 PROMPTS_PER_CHUNK = 64
 LENGTH_ALLOWANCE = 1.2
 ROWS_KEPT = 5
+GOLD_ROWS = 20_000
 
 
 @dataclass(frozen=True)

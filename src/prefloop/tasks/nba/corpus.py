@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefloop.tasks.nba.answers import render_answer
-from prefloop.tasks.nba.questions.grammar import Question, TeamWords, draw_question
+from prefloop.tasks.nba.questions.grammar import SHARES, Question, TeamWords, draw_family, draw_question
 from prefloop.tasks.nba.questions.intent import World
 from prefloop.tasks.nba.questions.query import applicable, commit_fault
 from prefloop.tasks.nba.text import normalised
@@ -63,7 +63,7 @@ def draw_examples(
     texts: set[str] = set(forbidden)
     given = 0
     while given < count:
-        question = draw_question(rng, world, vocabulary)
+        question = draw_question(rng, draw_family(rng, SHARES), world, vocabulary)
         if question.held_out or normalised(question.text) in texts:
             continue
         texts.add(normalised(question.text))

@@ -22,7 +22,7 @@ from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
-from prefloop.tasks.nba.questions.grammar import Question, TeamWords, draw_question
+from prefloop.tasks.nba.questions.grammar import SHARES, Question, TeamWords, draw_family, draw_question
 from prefloop.tasks.nba.questions.query import applicable, commit_fault
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
 from prefloop.tasks.nba.teams import teams
@@ -39,6 +39,12 @@ PER_TEMPLATE = 4
 BATCH = 256
 LARGEST_GOLD = 60
 """Rows; a longer answer is a listing, not an answer."""
+
+DRAWS_PER_PLACE = 12
+"""Draws per place of a batch: a kind whose templates are used up must not be drawn for ever."""
+
+STALLED_BATCHES = 3
+LARGEST_FAMILY = max(SHARES, key=lambda family: SHARES[family])
 
 PATIENCE = 60
 """Batches without enough accepted questions before the task gives up."""
@@ -81,7 +87,7 @@ def team_words() -> TeamWords:
 def test_prompts(config: TaskConfig, databases: Sequence[Path], workers: int) -> QuestionSet:
     """The test set: 40% new fillings of seen templates, 60% templates no training question has."""
     unseen = round(UNSEEN_SHARE * config.test_questions)
-    quotas = {True: unseen, False: config.test_questions - unseen}
+    quotas = _quotas({True: unseen, False: config.test_questions - unseen})
     return _collect(config, databases, workers, "test", quotas, TEST_SEED, frozenset(), PER_TEMPLATE)
 
 
@@ -89,10 +95,26 @@ def train_prompts(
     config: TaskConfig, databases: Sequence[Path], workers: int, seed: int, forbidden: Iterable[str]
 ) -> QuestionSet:
     """Training questions of seen templates, none of whose normalised texts is in `forbidden`."""
-    quotas = {True: 0, False: config.train_questions}
+    quotas = _quotas({False: config.train_questions})
     return _collect(
         config, databases, workers, "train", quotas, seed, frozenset(forbidden), config.train_questions
     )
+
+
+Kind = tuple[bool, str]
+"""Held out or not, and the family."""
+
+
+def _quotas(totals: dict[bool, int]) -> dict[Kind, int]:
+    """Questions of each kind, by the families' shares; what rounding leaves goes to the largest remainders."""
+    quotas: dict[Kind, int] = {}
+    for held_out, total in totals.items():
+        exact = {family: total * share / sum(SHARES.values()) for family, share in SHARES.items()}
+        counts = {family: int(value) for family, value in exact.items()}
+        for family in sorted(exact, key=lambda f: counts[f] - exact[f])[: total - sum(counts.values())]:
+            counts[family] += 1
+        quotas |= {(held_out, family): count for family, count in counts.items()}
+    return quotas
 
 
 def _collect(
@@ -100,29 +122,33 @@ def _collect(
     databases: Sequence[Path],
     workers: int,
     split: str,
-    quotas: dict[bool, int],
+    quotas: dict[Kind, int],
     seed: int,
     forbidden: frozenset[str],
     per_template: int,
 ) -> QuestionSet:
-    """Draw in batches, audit each, and take the accepted until both quotas (held out: yes, no) are full."""
+    """Draw in batches, audit each, and take the accepted until every quota is full."""
     rng = np.random.default_rng([seed, {"train": 1, "test": 2}[split]])
     world, words = LeagueWorld(databases[0]), team_words()
     audit, taken, texts = Audit(), list[Question](), set(forbidden)
     left, per = dict(quotas), Counter[str]()
+    stalled: Counter[Kind] = Counter()
     total = sum(quotas.values())
     with (
-        SandboxPool(databases, workers, Limits()) as pool,
+        SandboxPool(databases, workers, Limits(rows=20_000)) as pool,
         progress(f"{split} questions", total, "questions") as advance,
     ):
         for _ in range(PATIENCE):
+            before = dict(left)
             batch = _drawn(rng, world, words, left, per, per_template, texts, audit)
             for question in _audited(batch, pool, len(databases), audit):
-                if left[question.held_out] and per[question.template] < per_template:
-                    left[question.held_out] -= 1
+                kind = (question.held_out, question.family)
+                if left[kind] and per[question.template] < per_template:
+                    left[kind] -= 1
                     per[question.template] += 1
                     taken.append(question)
                     advance(1)
+            _release_stalled(left, before, stalled, audit)
             if not any(left.values()):
                 audit.accepted = len(taken)
                 return QuestionSet(tuple(_prompt(q, config, split) for q in taken), audit.summary())
@@ -131,21 +157,38 @@ def _collect(
     )
 
 
+def _release_stalled(left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit) -> None:
+    """A kind whose templates are used up gives its places to the largest family."""
+    for kind, count in left.items():
+        held_out, family = kind
+        stalled[kind] = stalled[kind] + 1 if count and count == before[kind] else 0
+        if stalled[kind] == STALLED_BATCHES and family != LARGEST_FAMILY:
+            left[held_out, LARGEST_FAMILY] += count
+            left[kind] = 0
+            audit.rejected[f"places of family {family} given to {LARGEST_FAMILY}"] += count
+
+
 def _drawn(
     rng: np.random.Generator,
     world: LeagueWorld,
     words: TeamWords,
-    left: dict[bool, int],
+    left: dict[Kind, int],
     per: Counter[str],
     per_template: int,
     texts: set[str],
     audit: Audit,
 ) -> list[Question]:
     batch: list[Question] = []
-    while len(batch) < BATCH:
-        question = draw_question(rng, world, words)
+    families: Counter[str] = Counter()
+    for (_, family), count in left.items():
+        families[family] += count
+    for _ in range(BATCH * DRAWS_PER_PLACE):
+        if len(batch) == BATCH:
+            break
+        question = draw_question(rng, draw_family(rng, families), world, words)
         text = normalised(question.text)
-        if not left[question.held_out] or per[question.template] >= per_template:
+        kind = (question.held_out, question.family)
+        if not left.get(kind) or per[question.template] >= per_template:
             continue
         if text in texts:
             audit.rejected["duplicate text"] += 1

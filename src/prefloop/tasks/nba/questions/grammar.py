@@ -96,10 +96,15 @@ TeamWords = dict[str, tuple[str, ...]]
 """Team code to its names: code, nickname, city (or the nickname again where two teams share a city)."""
 
 
-def draw_question(rng: np.random.Generator, world: World, vocabulary: TeamWords) -> Question:
-    """One question; families come with their shares, intents of a family evenly."""
-    letters = list(SHARES)
-    family = letters[int(rng.choice(len(letters), p=np.array(list(SHARES.values())) / sum(SHARES.values())))]
+def draw_family(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """A family letter, with the given weights."""
+    letters = sorted(weights)
+    shares = np.array([weights[letter] for letter in letters], dtype=float)
+    return letters[int(rng.choice(len(letters), p=shares / shares.sum()))]
+
+
+def draw_question(rng: np.random.Generator, family: str, world: World, vocabulary: TeamWords) -> Question:
+    """One question of a family, its intents evenly."""
     refusals = [refusal for refusal in REFUSALS if refusal.family == family]
     if refusals:
         return _refused(rng, refusals[int(rng.integers(len(refusals)))], world, vocabulary)
