@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefloop.config.recipe import Recipe, TrainingConfig
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.generation.generate import Sampling
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.run import load_checkpoint
+from prefloop.loop.run import answered, load_checkpoint
 from prefloop.maths.statistics import paired_bootstrap
 from prefloop.models.load import load_policy, merged
 from prefloop.records import Completion, Judgement, Preference, Prompt
@@ -82,7 +82,7 @@ def _sft(
         )
     policy = merged(load_checkpoint(tuned_recipe, out))
     greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
-    judgements = _answered(recipe, folder, judge, test, greedy, "baselines/sft-", policy)[1]
+    judgements = answered(recipe, folder, judge, policy, test, greedy, "baselines/sft-")[1]
     found = {judgement.prompt_id: judgement.objectives.get("correct", 0.0) for judgement in judgements}
     return [found[prompt.id] for prompt in test]
 
@@ -92,32 +92,8 @@ def _samples(
 ) -> tuple[list[Completion], dict[str, Judgement]]:
     policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
     sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
-    completions, judgements = _answered(recipe, folder, judge, test, sampling, "baselines/samples-", policy)
+    completions, judgements = answered(recipe, folder, judge, policy, test, sampling, "baselines/samples-")
     return completions, {judgement.completion_ids[0]: judgement for judgement in judgements}
-
-
-def _answered(
-    recipe: Recipe,
-    folder: RunFolder,
-    judge: ExecutionJudge,
-    test: list[Prompt],
-    sampling: Sampling,
-    prefix: str,
-    policy: Any,
-) -> tuple[list[Completion], list[Judgement]]:
-    completions = folder.records(
-        f"{prefix}completions.parquet",
-        Completion,
-        lambda journal: generate_completions(
-            policy, test, sampling, seed=recipe.seed, journal=journal, label=f"{prefix}generate"
-        ),
-    )
-    judgements = folder.records(
-        f"{prefix}judgements.parquet",
-        Judgement,
-        lambda journal: judge.judge(test, completions, journal=journal, label=f"{prefix}judge"),
-    )
-    return completions, judgements
 
 
 def _grouped(test: Sequence[Prompt], samples: Sequence[Completion]) -> list[list[Completion]]:

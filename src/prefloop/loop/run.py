@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import Recipe
-from prefloop.evaluation.compare import Answers, evaluate
+from prefloop.config.recipe import PreferenceConfig, Recipe
+from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
 from prefloop.generation.generate import Sampling, generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.models.load import Policy, load_policy, merged
@@ -23,7 +23,7 @@ from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
 from prefloop.tasks.nba.task import judge_databases, test_prompts, train_prompts
 from prefloop.tasks.nba.text import normalised
-from prefloop.training.preference import train_preferences
+from prefloop.training.preference import pair_logps, train_preferences
 
 PACKAGES = ("accelerate", "numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
 
@@ -49,7 +49,7 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         stages = Stages(recipe, folder, judge, policy)
         prompts = _prompts(stages)
         train = [prompt for prompt in prompts if prompt.split == "train"]
-        completions, judgements = _judged(stages, policy, train, _sampling(recipe), "")
+        completions, judgements = answered(recipe, folder, judge, policy, train, _sampling(recipe), "")
         preferences = _preferences(stages, train, completions, judgements)
         tuned = _tuned(stages, preferences, completions, train)
         return _evaluation(stages, tuned, [prompt for prompt in prompts if prompt.split == "test"])
@@ -76,28 +76,27 @@ def _prompts(stages: Stages) -> list[Prompt]:
     return stages.folder.records("prompts.parquet", Prompt, compute)
 
 
-def _judged(
-    stages: Stages, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, prefix: str
+def answered(
+    recipe: Recipe,
+    folder: RunFolder,
+    judge: ExecutionJudge,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    prefix: str,
 ) -> tuple[list[Completion], list[Judgement]]:
     """Completions of `policy` and their judgements, in ``{prefix}completions.parquet`` and so on."""
-    completions = stages.folder.records(
+    completions = folder.records(
         f"{prefix}completions.parquet",
         Completion,
         lambda journal: generate_completions(
-            policy,
-            prompts,
-            sampling,
-            seed=stages.recipe.seed,
-            journal=journal,
-            label=f"{_label(prefix)}generate",
+            policy, prompts, sampling, seed=recipe.seed, journal=journal, label=f"{_label(prefix)}generate"
         ),
     )
-    judgements = stages.folder.records(
+    judgements = folder.records(
         f"{prefix}judgements.parquet",
         Judgement,
-        lambda journal: stages.judge.judge(
-            prompts, completions, journal=journal, label=f"{_label(prefix)}judge"
-        ),
+        lambda journal: judge.judge(prompts, completions, journal=journal, label=f"{_label(prefix)}judge"),
     )
     return completions, judgements
 
@@ -171,25 +170,62 @@ def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
 
 def _evaluation(stages: Stages, tuned: Policy, test: list[Prompt]) -> dict[str, Any]:
     recipe = stages.recipe
-    sides = {"before": stages.initial, "after": merged(tuned)}
-    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
-    sampled = replace(_sampling(recipe), k=recipe.evaluation.samples, temperature=1.0, top_p=1.0)
+    policies = {"before": stages.initial, "after": merged(tuned)}
+    answers = compared_answers(recipe, stages.folder, stages.judge, policies, test)
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
-    answers: dict[str, Answers] = {}
-    for side, policy in sides.items():
-        best = _judged(stages, policy, test, greedy, f"evaluation/{side}-greedy-")
-        drawn = _judged(stages, policy, subset, sampled, f"evaluation/{side}-sampled-")
-        answers[side] = Answers(*best, *drawn)
+    margins = stages.folder.document(
+        "evaluation/held-out.json", lambda: _held_out(stages, tuned, subset, answers["before"])
+    )
     return stages.folder.document(
         "evaluation.json",
         lambda: evaluate(
             test,
             answers["before"],
             answers["after"],
-            held_out_margins(stages, tuned, subset, answers["before"]),
-            recipe,
+            [HeldOutPair(**row) for row in margins],
+            seed=recipe.seed,
+            draws=recipe.evaluation.bootstrap,
+            beta=recipe.training.beta,
         ),
     )
+
+
+def compared_answers(
+    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, policies: dict[str, Policy], test: list[Prompt]
+) -> dict[str, Answers]:
+    """Greedy answers of each policy to every test question, and samples at T=1 for the subset, all judged."""
+    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    sampled = Sampling(recipe.evaluation.samples, max_new_tokens=recipe.generation.max_new_tokens)
+    subset = sampled_subset(test, recipe.evaluation.sampled_questions)
+    found = {}
+    for side, policy in policies.items():
+        best = answered(recipe, folder, judge, policy, test, greedy, f"evaluation/{side}-greedy-")
+        drawn = answered(recipe, folder, judge, policy, subset, sampled, f"evaluation/{side}-sampled-")
+        found[side] = Answers(*best, *drawn)
+    return found
+
+
+def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answers) -> list[dict[str, Any]]:
+    """Pairs of the samples of the policy as it started on unseen questions, scored by both policies."""
+    recipe = stages.recipe
+    built = build_preferences(
+        prompts, before.sampled, before.sampled_judgements, PreferenceConfig(), recipe.seed
+    )
+    completions = {completion.id: completion for completion in before.sampled}
+    templates = {prompt.id: prompt for prompt in prompts}
+    budget = recipe.training.tokens_per_batch
+    scores = {
+        side: pair_logps(policy, built.preferences, completions, templates, budget)
+        for side, policy in (("policy", tuned), ("reference", stages.initial))
+    }
+    rows = []
+    for preference, policy, reference in zip(
+        built.preferences, scores["policy"], scores["reference"], strict=True
+    ):
+        chosen, rejected = (p - r for p, r in zip(policy, reference, strict=True))
+        template = templates[preference.prompt_id].meta["template"]
+        rows.append({"template": template, "margin": chosen - rejected, "displacement": chosen})
+    return rows
 
 
 def sampled_subset(test: Sequence[Prompt], count: int) -> list[Prompt]:

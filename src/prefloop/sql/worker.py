@@ -28,7 +28,28 @@ ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 DENIED_FUNCTIONS = frozenset(
-    ["load_extension", "zeroblob", "randomblob", "random", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_log", "lsmode", "current_date", "current_time", "current_timestamp", "changes", "total_changes", "last_insert_rowid", "sqlite_version", "sqlite_source_id", "sqlite_compileoption_get", "sqlite_compileoption_used"]
+    [
+        "load_extension",
+        "zeroblob",
+        "randomblob",
+        "random",
+        "readfile",
+        "writefile",
+        "edit",
+        "fts3_tokenizer",
+        "sqlite_log",
+        "lsmode",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "changes",
+        "total_changes",
+        "last_insert_rowid",
+        "sqlite_version",
+        "sqlite_source_id",
+        "sqlite_compileoption_get",
+        "sqlite_compileoption_used",
+    ]
 )
 CLOCK_FUNCTIONS = frozenset(["date", "time", "datetime", "julianday", "strftime", "unixepoch", "timediff"])
 CLOCK = re.compile(r"'now'|\"now\"|\bcurrent_(date|time|timestamp)\b", re.IGNORECASE)

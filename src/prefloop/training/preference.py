@@ -77,7 +77,7 @@ def train_preferences(
         DataError: no usable pair.
         ModelError: the policy differs from its reference at the start, or the loss is no number or has no gradient.
     """
-    pairs, dropped = _pairs(policy, preferences, completions, prompts, config)
+    pairs, dropped = _pairs(policy, preferences, completions, prompts, config.objective)
     torch.manual_seed(seed)
     model = _trainable(policy, config)
     forward = GroupForward(model)
@@ -141,12 +141,32 @@ def train_preferences(
     return result
 
 
+@torch.inference_mode()
+def pair_logps(
+    policy: Policy,
+    preferences: Sequence[Preference],
+    completions: Mapping[str, Completion],
+    prompts: Mapping[str, Prompt],
+    tokens_per_batch: int,
+) -> list[tuple[float, float]]:
+    """Summed log-probabilities (chosen, rejected) of every pair under a policy, in the order given."""
+    pairs, _ = _pairs(policy, preferences, completions, prompts, "dpo")
+    forward = GroupForward(policy.model)
+    found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
+    for batch in micro_batches(range(len(pairs)), lambda i: pairs[i].group.tokens, tokens_per_batch):
+        packed = pack([pairs[i].group for i in batch], policy.tokenizer.pad_token_id or 0, forward.layout)
+        sums = forward(packed.to(policy.device)).sum(-1).tolist()
+        for place, i in enumerate(batch):
+            found[i] = (sums[2 * place], sums[2 * place + 1])
+    return found
+
+
 def _pairs(
     policy: Policy,
     preferences: Sequence[Preference],
     completions: Mapping[str, Completion],
     prompts: Mapping[str, Prompt],
-    config: TrainingConfig,
+    objective: str,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Preferences as token ids; pairs beyond the model's context are dropped and counted, never truncated."""
     context = getattr(policy.model.config, "max_position_embeddings", None) or 2**31
@@ -158,7 +178,7 @@ def _pairs(
         if len(prompt) + max(map(len, answers)) > context:
             dropped["pair longer than the context"] += 1
             continue
-        group = Group(prompt, answers[:1] if config.objective == "sft" else answers)
+        group = Group(prompt, answers[:1] if objective == "sft" else answers)
         pairs.append(Pair(preference.prompt_id, group, preference.weight))
     if not pairs:
         raise DataError(

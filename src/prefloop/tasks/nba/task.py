@@ -157,7 +157,9 @@ def _collect(
     )
 
 
-def _release_stalled(left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit) -> None:
+def _release_stalled(
+    left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit
+) -> None:
     """A kind whose templates are used up gives its places to the largest family."""
     for kind, count in left.items():
         held_out, family = kind

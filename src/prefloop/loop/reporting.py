@@ -1,0 +1,111 @@
+"""Gathers what a run left behind into its report page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
+from prefloop.loop.run import versions
+from prefloop.loop.show import shown_prompts
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.tables import read_records
+
+FAMILIES = {
+    "A": "coverage",
+    "B": "games",
+    "C": "records",
+    "D": "player season",
+    "E": "leaders",
+    "F": "thresholds",
+    "G": "single game",
+    "H": "last n games",
+    "I": "periods",
+    "J": "team ratings",
+    "K": "play-by-play",
+    "M": "biography",
+    "N": "unanswerable",
+}
+
+
+def report_run(root: Path, out: Path) -> Path:
+    """Write the page of the run in `root` to `out`; the same run gives the same bytes."""
+    identity = _json(root / "recipe.json")
+    recipe, evaluation = identity["recipe"], _json(root / "evaluation.json")
+    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
+    sides = {side: _side(root, side) for side in ("before", "after")}
+    shown = {prompt.id: _shown(prompt, sides) for prompt in prompts}
+    pairs = _json(root / "stages" / "preferences.json")
+    context = ReportContext(
+        name=recipe["name"],
+        shown=[shown[p.id] for p in shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])],
+        fixed=_changed(prompts, shown, lambda q: q.after.right and not q.before.right),
+        broken=_changed(prompts, shown, lambda q: q.before.right and not q.after.right),
+        margins=[row["margin"] for row in _json(root / "evaluation" / "held-out.json")],
+        lengths={
+            side: [float(len(completions[p.id].token_ids)) for p in prompts]
+            for side, (completions, _) in sides.items()
+        },
+        drops=pairs["drops"],
+        diagnostics=pairs["diagnostics"],
+        history=_json(root / "checkpoint" / "training.json")["history"],
+        families=FAMILIES,
+        command=_command(identity),
+        recipe=_yaml(recipe),
+        versions=versions(),
+        lineage=_json(root / "stages" / "lineage.json"),
+    )
+    return write_report(evaluation, context, out)
+
+
+def _command(identity: dict[str, Any]) -> str:
+    words = ["prefloop run recipe.yaml   # the recipe below"]
+    if identity.get("seeds", 1) > 1:
+        words.insert(1, f"--seeds {identity['seeds']}")
+    if identity.get("baselines"):
+        words.insert(1, "--baselines")
+    return " ".join([words[0].split("   ")[0], *words[1:]]) + "   # with the recipe below"
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(recipe, sort_keys=False)
+
+
+def _side(root: Path, side: str) -> tuple[dict[str, Completion], dict[str, Judgement]]:
+    folder = root / "evaluation"
+    completions = read_records(folder / f"{side}-greedy-completions.parquet", Completion)
+    judgements = read_records(folder / f"{side}-greedy-judgements.parquet", Judgement)
+    return {c.prompt_id: c for c in completions}, {j.prompt_id: j for j in judgements}
+
+
+def _shown(
+    prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[str, Judgement]]]
+) -> ShownQuestion:
+    answers = {}
+    for side, (completions, judgements) in sides.items():
+        judgement = judgements[prompt.id]
+        answers[side] = ShownAnswer(
+            completions[prompt.id].text,
+            judgement.raw["sql"] or "",
+            bool(judgement.objectives.get("correct")),
+            judgement.raw["status"],
+            judgement.raw["rows"],
+        )
+    meta = prompt.meta
+    return ShownQuestion(
+        meta["question"], meta["template"], meta["gold_sql"] or "", answers["before"], answers["after"]
+    )
+
+
+def _changed(
+    prompts: list[Prompt], shown: dict[str, ShownQuestion], keep: Callable[[ShownQuestion], bool]
+) -> list[ShownQuestion]:
+    return [shown[prompt.id] for prompt in prompts if keep(shown[prompt.id])]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

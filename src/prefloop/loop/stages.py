@@ -1,0 +1,297 @@
+"""Single stages over files: what the commands beside `prefloop run` call, and what Python users call as one function."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.recipe import JudgeConfig, PreferenceConfig, Recipe, TrainingConfig
+from prefloop.errors import DataError, StoreError
+from prefloop.evaluation.compare import evaluate
+from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.judging.execution import ExecutionJudge
+from prefloop.loop.run import compared_answers, versions
+from prefloop.models.load import load_policy
+from prefloop.preferences.build import build_preferences, diagnostics
+from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.preferences.importers import import_preferences
+from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
+from prefloop.store.journal import FileJournal
+from prefloop.store.run_folder import RunFolder
+from prefloop.store.tables import read_records, write_records
+from prefloop.tasks.nba.task import judge_databases, test_prompts
+from prefloop.training.preference import train_preferences
+
+
+def generate_file(
+    prompts: Path,
+    out: Path,
+    *,
+    model: str = "embedded",
+    adapter: Path | None = None,
+    sampling: Sampling | None = None,
+    split: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    seed: int = 1,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Answers to the prompts of a file, written to `out`; returns counts."""
+    asked = [prompt for prompt in read_prompts(prompts) if split in (None, prompt.split)]
+    if not asked:
+        raise DataError(f"{prompts} has no prompt" + (f" of split '{split}'" if split else ""))
+    policy = load_policy(model, adapter, dtype, device)
+    sampling = sampling or Sampling()
+    identity = [[p.id for p in asked], policy.lineage.id, sampling.settings, sampling.k, seed]
+    journal = _stage_journal(out, resume, identity)
+    completions = generate_completions(policy, asked, sampling, seed=seed, journal=journal)
+    write_records(out, completions, Completion)
+    journal.remove()
+    return {
+        "prompts": len(asked),
+        "completions": len(completions),
+        "finished": sum(c.finish_reason == "stop" for c in completions) / len(completions),
+        "mean_tokens": sum(len(c.token_ids) for c in completions) / len(completions),
+    }
+
+
+def judge_file(
+    prompts: Path, completions: Path, out: Path, config: JudgeConfig, *, resume: bool = False
+) -> dict[str, Any]:
+    """Judgements of the completions of a file, written to `out`; returns counts."""
+    asked = read_records(prompts, Prompt)
+    answers = read_records(completions, Completion)
+    unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
+    if unknown:
+        raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
+    if any("comparison" not in prompt.meta for prompt in asked):
+        raise DataError(
+            f"{prompts} has prompts without a gold query: the execution judge needs prompts of nba-sql"
+        )
+    journal = _stage_journal(out, resume, [[c.id for c in answers], config.model_dump()])
+    with ExecutionJudge(judge_databases(), config) as judge:
+        judgements = judge.judge(asked, answers, journal=journal)
+    write_records(out, judgements, Judgement)
+    journal.remove()
+    scored = [j for j in judgements if j.value is not None]
+    share = {
+        name: sum(j.objectives[name] for j in scored) / max(len(scored), 1) for name in ("correct", "valid")
+    }
+    statuses = dict(Counter(j.raw["status"] for j in judgements).most_common())
+    return {
+        "judgements": len(judgements),
+        "unscored": len(judgements) - len(scored),
+        "statuses": statuses,
+        **share,
+    }
+
+
+def prefer_files(
+    prompts: Path, completions: Path, judgements: Path, out: Path, config: PreferenceConfig, seed: int = 1
+) -> dict[str, Any]:
+    """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts."""
+    asked = read_records(prompts, Prompt)
+    answers = read_records(completions, Completion)
+    judged = read_records(judgements, Judgement)
+    built = build_preferences(asked, answers, judged, config, seed)
+    figures = diagnostics(built.preferences, answers, judged)
+    card = {
+        "name": out.name,
+        "policy": ", ".join(sorted({c.policy for c in answers})),
+        "judge": ", ".join(sorted({j.judge for j in judged})),
+        "strategy": config.strategy,
+        "recipe": "none",
+        "diagnostics": figures,
+        "drops": built.drops,
+    }
+    _write_set(out, asked, answers, list(built.preferences), card)
+    return {"pairs": len(built.preferences), "drops": built.drops, "diagnostics": figures}
+
+
+def import_file(path: Path, out: Path) -> dict[str, Any]:
+    """Somebody else's preference file as a set that `train_folder` reads; every bad row is returned with its reason."""
+    found = import_preferences(path)
+    bad = [asdict(row) for row in found.bad]
+    drops = {"rows read": len(found.preferences), "rows not read": len(bad)}
+    card = {
+        "name": path.stem,
+        "policy": "imported",
+        "judge": "imported",
+        "strategy": "imported",
+        "recipe": "none",
+        "diagnostics": {},
+        "drops": drops,
+    }
+    _write_set(out, list(found.prompts), list(found.completions), list(found.preferences), card)
+    return {"pairs": len(found.preferences), "drops": drops, "bad": bad}
+
+
+def _write_set(
+    out: Path,
+    prompts: list[Prompt],
+    completions: list[Completion],
+    preferences: list[Preference],
+    card: dict[str, Any],
+) -> None:
+    named = {i for p in preferences for tier in p.ranking for i in tier}
+    kept = {p.prompt_id for p in preferences}
+    write_records(out / "records" / "prompts.parquet", [p for p in prompts if p.id in kept], Prompt)
+    write_records(
+        out / "records" / "completions.parquet", [c for c in completions if c.id in named], Completion
+    )
+    rows = trl_rows(preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
+    export_trl(out, rows, card)
+    write_records(out / "records" / "preferences.parquet", preferences, Preference)
+
+
+def train_folder(
+    preferences: Path,
+    out: Path,
+    config: TrainingConfig,
+    *,
+    model: str = "embedded",
+    seed: int = 1,
+    device: str = "auto",
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train on a preference set (`prefer_files`, `import_file`) or on a run's; the checkpoint goes to `out`."""
+    records = preferences / "records" if (preferences / "records").is_dir() else preferences
+    prompts = read_records(records / "prompts.parquet", Prompt)
+    completions = read_records(records / "completions.parquet", Completion)
+    pairs = read_records(records / "preferences.parquet", Preference)
+    policy = load_policy(model, device=device)
+    identity = [[p.id for p in pairs], policy.lineage.id, config.model_dump(), seed]
+    work = out.with_name(f".{out.name}.{content_id(identity)}.work")
+    if (out / "training.json").exists():
+        raise StoreError(f"{out} already holds a checkpoint: choose another --out or remove it first")
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    by_id = {c.id: c for c in completions}
+    result = train_preferences(
+        policy, pairs, by_id, {p.id: p for p in prompts}, config, out, work=work, seed=seed
+    )
+    shutil.rmtree(work)
+    return {
+        "steps": result.steps,
+        "pairs": result.pairs,
+        "dropped": result.dropped,
+        "final_loss": result.history[-1]["loss"],
+    }
+
+
+def evaluate_models(
+    recipe: Recipe,
+    out: Path,
+    *,
+    before: str,
+    after: str,
+    adapter: Path | None = None,
+    prompts: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Compare two checkpoints on the same questions; answers, judgements and ``evaluation.json`` go to `out`."""
+    identity = {
+        "recipe": recipe.model_dump(mode="json"),
+        "before": before,
+        "after": [after, str(adapter) if adapter else None],
+        "prompts": str(prompts) if prompts else None,
+    }
+    with (
+        RunFolder.open(out, identity, resume) as folder,
+        ExecutionJudge(judge_databases(), recipe.judge) as judge,
+    ):
+        settings = recipe.policy
+        policies = {
+            "before": load_policy(before, dtype=settings.dtype, device=settings.device),
+            "after": load_policy(after, adapter, settings.dtype, settings.device),
+        }
+        if prompts:
+            test = [prompt for prompt in read_records(prompts, Prompt) if prompt.split == "test"]
+        else:
+            test = list(test_prompts(recipe.task, judge_databases(), recipe.judge.workers).prompts)
+        if not test:
+            raise DataError(f"{prompts} has no prompt of split 'test'")
+        answers = compared_answers(recipe, folder, judge, policies, test)
+        found = folder.document(
+            "evaluation.json",
+            lambda: evaluate(
+                test,
+                answers["before"],
+                answers["after"],
+                [],
+                seed=recipe.seed,
+                draws=recipe.evaluation.bootstrap,
+                beta=recipe.training.beta,
+            ),
+        )
+        folder.finish({"schema": 1, **identity, "versions": versions()})
+        return found
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a records file, or of JSON lines with ``prompt`` (text or messages) in each.
+
+    Raises:
+        DataError: the file is missing or empty, or a line is malformed; names the line.
+    """
+    if path.suffix == ".parquet":
+        return read_records(path, Prompt)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give prompts.parquet or a .jsonl file")
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if line.strip():
+            found.append(_prompt_line(path, number, line))
+    if not found:
+        raise DataError(f"{path} is empty: put one JSON object with a 'prompt' on each line")
+    return list({prompt.id: prompt for prompt in found}.values())
+
+
+def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not valid JSON ({error})") from error
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if isinstance(prompt, str) and prompt.strip():
+        prompt = [{"role": "user", "content": prompt}]
+    valid = (
+        isinstance(prompt, list)
+        and prompt
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+            for m in prompt
+        )
+    )
+    if not valid:
+        raise DataError(
+            f"{path}, line {number}: 'prompt' must be text or a list of messages with role and content"
+        )
+    messages = tuple({"role": m["role"], "content": m["content"]} for m in prompt)
+    return Prompt.create(messages, row.get("task", "custom"), row.get("split", "train"), row.get("meta"))
+
+
+def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
+    """The journal of a single stage beside its output, tied to what is being computed.
+
+    Raises:
+        StoreError: the output exists, or `resume` meets interrupted work with other inputs.
+    """
+    if out.exists():
+        raise StoreError(f"{out} exists already: choose another --out or remove it first")
+    path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
+    others = (
+        [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
+    )
+    if others and resume:
+        raise StoreError(
+            f"the interrupted work for {out} had other inputs or settings: run without --resume to start over"
+        )
+    if not resume:
+        for stale in [*others, path]:
+            stale.unlink(missing_ok=True)
+    return FileJournal(path)
