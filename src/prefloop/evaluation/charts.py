@@ -1,159 +1,214 @@
-"""Small charts as inline SVG: no script, no font, no file beside the page. Colours come from the page's CSS.
+"""Small charts as inline SVG: pure functions of numbers, no script, no font, no file beside the page.
 
-Every chart has a title and a description for screen readers, and marks right and wrong, before and after by shape
-or position too, not by colour alone.
+Positions across are percentages and sizes down are pixels, so a chart fits any width and its text keeps its
+size. Colours come from classes in the page's style sheet. Every chart has a title and a description for
+screen readers, and tells before from after, right from wrong, by shape, place or words, not by colour alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 
-WIDTH = 640
+from prefloop.evaluation import svg
+from prefloop.evaluation.svg import at, line, number, text
 
-
-def dumbbell(title: str, rows: Sequence[tuple[str, float, float, int]]) -> str:
-    """Accuracy before (ring) and after (dot) by name: rows of (name, before, after, n), shares in 0..1."""
-    left, right, step = 150, 60, 26
-    height = step * len(rows) + 34
-    span = WIDTH - left - right
-
-    def x(value: float) -> float:
-        return left + span * value
-
-    parts = [_grid(left, span, height - 26)]
-    for i, (name, before, after, n) in enumerate(rows):
-        y = 16 + i * step
-        parts += [
-            f'<text x="{left - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(name)}</text>',
-            f'<line x1="{x(before):.1f}" x2="{x(after):.1f}" y1="{y}" y2="{y}" class="link"/>',
-            f'<circle cx="{x(before):.1f}" cy="{y}" r="5.5" class="before"><title>before {before:.1%}</title></circle>',
-            f'<circle cx="{x(after):.1f}" cy="{y}" r="5.5" class="after"><title>after {after:.1%}</title></circle>',
-            f'<text x="{WIDTH - right + 12}" y="{y + 4}" class="note">n={n}</text>',
-        ]
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(
-            f'<text x="{x(tick):.0f}" y="{height - 6}" class="note" text-anchor="middle">{tick:.0%}</text>'
-        )
-    words = "; ".join(f"{name}: {before:.0%} before, {after:.0%} after" for name, before, after, _ in rows)
-    return _svg(title, words, height, parts)
+BINS = 26
+TALLEST = 128
+PANEL = 84
+ROW = 46
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def histogram(title: str, series: dict[str, Sequence[float]], bins: int = 28, zero: bool = False) -> str:
-    """Counts over a common range; one or two series (the second drawn as an outline).
+@dataclass(frozen=True)
+class Change:
+    """A share before and after, each with its interval if it has one."""
 
-    Args:
-        zero: draw a line at 0.
-    """
-    values = [value for data in series.values() for value in data]
-    if not values:
-        return _empty(title)
-    low, high = min(values), max(values)
-    high = high if high > low else low + 1
-    height, base, left = 200, 168, 16
-    span = WIDTH - 2 * left
-    counts = {name: _counts(data, low, high, bins) for name, data in series.items()}
-    most = max(max(c) for c in counts.values())
-    parts = []
-    for place, (name, found) in enumerate(counts.items()):
-        style = "after" if place or len(counts) == 1 else "before"
-        for i, count in enumerate(found):
-            if count:
-                top = base - 145 * count / most
-                at = left + span * i / bins
-                parts.append(
-                    f'<rect x="{at + 1:.1f}" y="{top:.1f}" width="{span / bins - 2:.1f}" height="{base - top:.1f}" '
-                    f'class="bar {style}"><title>{escape(name)}: {count}</title></rect>'
-                )
-    if zero and low < 0 < high:
-        at = left + span * (0 - low) / (high - low)
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="14" y2="{base}" class="axis"/>')
-        parts.append(f'<text x="{at:.1f}" y="{base + 16}" class="note" text-anchor="middle">0</text>')
-    parts.append(f'<text x="{left}" y="{base + 16}" class="note">{_number(low)}</text>')
-    parts.append(
-        f'<text x="{WIDTH - left}" y="{base + 16}" class="note" text-anchor="end">{_number(high)}</text>'
-    )
-    words = "; ".join(
-        f"{name}: {len(data)} values from {_number(min(data))} to {_number(max(data))}"
-        for name, data in series.items()
-        if data
-    )
-    return _svg(title, words, height, parts)
+    label: str
+    before: float
+    after: float
+    before_ci: Sequence[float] | None
+    after_ci: Sequence[float] | None
+    n: int
 
 
-def bars(title: str, rows: Sequence[tuple[str, int]]) -> str:
-    """Horizontal bars with their counts."""
+@dataclass(frozen=True)
+class Effect:
+    """A change with its interval."""
+
+    label: str
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A count; `kept` sets totals apart from losses."""
+
+    label: str
+    count: int
+    kept: bool = False
+
+
+def lanes(title: str, rows: Sequence[Change]) -> str:
+    """Two lanes per row on a scale of 0 to 100%: ring and whisker before, dot and whisker after."""
     if not rows:
-        return _empty(title)
-    left, step = 290, 26
-    span = WIDTH - left - 70
-    most = max(count for _, count in rows) or 1
-    parts = []
-    for i, (name, count) in enumerate(rows):
-        y = 6 + i * step
-        parts += [
-            f'<text x="{left - 10}" y="{y + 13}" class="label" text-anchor="end">{escape(name)}</text>',
-            f'<rect x="{left}" y="{y}" width="{max(span * count / most, 1):.1f}" height="17" class="bar after"/>',
-            f'<text x="{left + span * count / most + 8:.1f}" y="{y + 13}" class="note">{count:,}</text>',
-        ]
-    return _svg(title, "; ".join(f"{name}: {count}" for name, count in rows), step * len(rows) + 8, parts)
+        return svg.empty(title)
+    bottom = ROW * len(rows) + 4
+    parts = [line(at(tick), at(tick), 0, bottom, "grid") for tick in QUARTERS]
+    for i, row in enumerate(rows):
+        figures = f"{row.before:.0%} → {row.after:.0%}  (n = {row.n})"
+        parts += _heading(i * ROW, row.label, figures)
+        parts += _lane("before", row.before, row.before_ci, i * ROW + 25)
+        parts += _lane("after", row.after, row.after_ci, i * ROW + 35)
+    parts += svg.axis(QUARTERS, 0, 1, bottom, lambda tick: f"{tick:.0%}")
+    words = (f"{r.label}: {r.before:.0%} before, {r.after:.0%} after, {r.n} questions" for r in rows)
+    return svg.document(title, "; ".join(words), bottom + 22, parts)
 
 
-def curves(title: str, series: dict[str, Sequence[float]]) -> str:
-    """Values over steps, every curve on the common range; the legend is the caller's."""
-    values = [value for data in series.values() for value in data]
-    if len(values) < 2:
-        return _empty(title)
-    low, high = min(*values, 0.0), max(values)
-    high = high if high > low else low + 1
-    height, left, base = 200, 44, 168
-    span = WIDTH - left - 16
+def _lane(side: str, share: float, bounds: Sequence[float] | None, y: int) -> list[str]:
+    mark = f'<circle cx="{at(share)}" cy="{y}" r="4.5" class="mark {side}"/>'
+    return [line(at(bounds[0]), at(bounds[1]), y, y, f"whisker {side}"), mark] if bounds else [mark]
 
-    def y(value: float) -> float:
-        return base - 148 * (value - low) / (high - low)
 
-    parts = [
-        f'<line x1="{left}" x2="{WIDTH - 16}" y1="{y(v):.1f}" y2="{y(v):.1f}" class="grid"/>'
-        f'<text x="{left - 8}" y="{y(v) + 4:.1f}" class="note" text-anchor="end">{_number(v)}</text>'
-        for v in (low, (low + high) / 2, high)
+def forest(title: str, rows: Sequence[Effect]) -> str:
+    """Changes in percentage points with their intervals, and a line at no change."""
+    if not rows:
+        return svg.empty(title)
+    points = [100 * value for row in rows for value in (row.low, row.high)]
+    ticks = svg.ticks(min(0.0, *points), max(0.0, *points))
+    low, high, bottom = ticks[0], ticks[-1], ROW * len(rows) + 4
+
+    def x(share: float) -> str:
+        return at((100 * share - low) / (high - low))
+
+    parts = [line(x(tick / 100), x(tick / 100), 0, bottom, "grid") for tick in ticks]
+    parts.append(line(x(0), x(0), 0, bottom, "axis"))
+    words = []
+    for i, row in enumerate(rows):
+        y, bounds = i * ROW + 30, f"{100 * row.low:+.1f} to {100 * row.high:+.1f}"
+        parts += _heading(i * ROW, row.label, f"{100 * row.estimate:+.1f}  ({bounds})")
+        parts.append(line(x(row.low), x(row.high), y, y, "whisker after"))
+        parts.append(f'<circle cx="{x(row.estimate)}" cy="{y}" r="5" class="mark after"/>')
+        words.append(f"{row.label}: {100 * row.estimate:+.1f} points, {bounds}")
+    parts += svg.axis(ticks, low, high, bottom, lambda tick: f"{tick:+g}" if tick else "0")
+    return svg.document(title, "; ".join(words), bottom + 22, parts)
+
+
+def margins(title: str, values: Sequence[float]) -> str:
+    """Histogram with 0 on an edge of a bin: what lies left of it was ranked wrong, right of it, right."""
+    if not values:
+        return svg.empty(title)
+    edges, base = svg.bin_edges(values, BINS, zero=True), TALLEST + 26
+    counts = svg.bin_counts(values, edges)
+    parts = _columns(edges, counts, max(counts), base, lambda i: "wrong" if edges[i] < 0 else "after")
+    wrong, right = (sum(test) / len(values) for test in ([v < 0 for v in values], [v > 0 for v in values]))
+    zero = at(-edges[0] / (edges[-1] - edges[0]))
+    parts += [
+        line(zero, zero, 20, base, "axis"),
+        text("0", 12, f"◀ ranked wrong: {wrong:.0%}", "note"),
+        text("100%", 12, f"ranked right: {right:.0%} ▶", "note", "end"),
+        *_scale(edges, base),
     ]
-    for place, (_, data) in enumerate(series.items()):
-        points = " ".join(
-            f"{left + span * i / max(len(data) - 1, 1):.1f},{y(v):.1f}" for i, v in enumerate(data)
+    words = f"{len(values)} pairs: {right:.0%} above 0, {wrong:.0%} below; median {number(median(values))}"
+    return svg.document(title, words, base + 22, parts)
+
+
+def lengths(title: str, before: Sequence[float], after: Sequence[float]) -> str:
+    """Two histograms back to back on one scale, before upwards and after downwards, with their medians."""
+    if not before or not after:
+        return svg.empty(title)
+    edges, middle = svg.bin_edges([*before, *after], BINS, whole=True), TALLEST + 22
+    counts = [svg.bin_counts(values, edges) for values in (before, after)]
+    most = max(max(found) for found in counts)
+    parts = _columns(edges, counts[0], most, middle, lambda i: "before")
+    parts += _columns(edges, counts[1], most, middle, lambda i: "after", up=False)
+    words = []
+    for name, values, top in (("before", before, middle - TALLEST), ("after", after, middle)):
+        x = at((median(values) - edges[0]) / (edges[-1] - edges[0]))
+        label = f"{name}: median {number(median(values))}"
+        parts.append(line(x, x, top, top + TALLEST, "median"))
+        parts.append(text("0", 12 if name == "before" else middle + TALLEST + 12, label, "label"))
+        words.append(f"{label}, from {number(min(values))} to {number(max(values))}")
+    parts += [line("0%", "100%", middle, middle, "axis"), *_scale(edges, middle + TALLEST + 16)]
+    return svg.document(title, "; ".join(words), middle + TALLEST + 38, parts)
+
+
+def bars(title: str, rows: Sequence[Bar]) -> str:
+    """Horizontal bars, each under its label and count; totals are filled, losses are outlines."""
+    if not rows:
+        return svg.empty(title)
+    most, step, parts = max(1, *(row.count for row in rows)), 36, list[str]()
+    for i, row in enumerate(rows):
+        width, style = max(100 * row.count / most, 0.3), "after" if row.kept else "lost"
+        parts += _heading(i * step, row.label, f"{row.count:,}")
+        parts.append(
+            f'<rect x="0" y="{i * step + 19}" width="{width:.2f}%" height="9" rx="2" class="bar {style}"/>'
         )
-        parts.append(f'<polyline points="{points}" class="curve {"after" if place else "before"}"/>')
-    steps = max(len(data) for data in series.values())
-    parts.append(f'<text x="{WIDTH - 16}" y="{base + 18}" class="note" text-anchor="end">step {steps}</text>')
-    words = "; ".join(
-        f"{name}: from {_number(data[0])} to {_number(data[-1])}" for name, data in series.items() if data
-    )
-    return _svg(title, words, height, parts)
+    words = (f"{row.label}: {row.count:,}" for row in rows)
+    return svg.document(title, "; ".join(words), step * len(rows), parts)
 
 
-def _counts(data: Sequence[float], low: float, high: float, bins: int) -> list[int]:
-    found = [0] * bins
-    for value in data:
-        found[min(int((value - low) / (high - low) * bins), bins - 1)] += 1
-    return found
+def curves(title: str, series: Mapping[str, Sequence[float]]) -> str:
+    """One panel per series over the steps: the values thin, their moving average strong."""
+    shown = {name: list(values) for name, values in series.items() if len(values) > 1}
+    if not shown:
+        return svg.empty(title)
+    step, parts, words = PANEL + 34, list[str](), list[str]()
+    for i, (name, values) in enumerate(shown.items()):
+        smooth = svg.moving_average(values)
+        ends = f"{number(smooth[0])} → {number(smooth[-1])}"
+        parts += [*_heading(i * step, name, ends), *_panel(values, smooth, i * step + 22)]
+        words.append(f"{name}: {ends} over {len(values)} steps")
+    bottom, steps = step * len(shown) - 12, max(len(values) for values in shown.values())
+    parts += svg.axis([1, steps], 1, steps, bottom, lambda tick: f"step {tick:,.0f}")
+    return svg.document(title, "; ".join(words), bottom + 22, parts)
 
 
-def _grid(left: int, span: int, height: int) -> str:
-    return "".join(
-        f'<line x1="{left + span * t:.0f}" x2="{left + span * t:.0f}" y1="4" y2="{height}" class="grid"/>'
-        for t in (0, 0.25, 0.5, 0.75, 1)
-    )
+def _panel(values: Sequence[float], smooth: Sequence[float], top: int) -> list[str]:
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    drawn = []
+    for data, style in ((values, "raw"), (smooth, "smooth")):
+        places = enumerate(data)
+        points = " ".join(f"{100 * i / (len(data) - 1):.2f},{100 * (high - v) / span:.2f}" for i, v in places)
+        drawn.append(f'<polyline points="{points}" class="curve {style}"/>')
+    return [
+        line("0%", "100%", top, top, "grid"),
+        line("0%", "100%", top + PANEL, top + PANEL, "grid"),
+        f'<svg y="{top}" width="100%" height="{PANEL}" viewBox="0 0 100 100" preserveAspectRatio="none" '
+        f'class="panel">{"".join(drawn)}</svg>',
+        text("100%", top + 13, number(high), "note", "end"),
+        text("100%", top + PANEL - 4, number(low), "note", "end"),
+    ]
 
 
-def _svg(title: str, words: str, height: int, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title><desc>{escape(words)}</desc>{''.join(parts)}</svg>"
-    )
+def _heading(top: int, label: str, figures: str) -> list[str]:
+    return [text("0", top + 14, label, "label"), text("100%", top + 14, figures, "note", "end")]
 
 
-def _empty(title: str) -> str:
-    return _svg(title, "no data", 40, ['<text x="8" y="24" class="note">no data</text>'])
+def _columns(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    most: int,
+    base: float,
+    style: Callable[[int], str],
+    up: bool = True,
+) -> list[str]:
+    """A histogram's columns on the line `base`; `style` names the class of the i-th."""
+    width, parts = (svg.percent(1) - svg.percent(0)) / len(counts), []
+    for i, count in enumerate(counts):
+        if count:
+            tall, left = TALLEST * count / most, svg.percent(i / len(counts))
+            parts.append(
+                f'<rect x="{left + 0.1 * width:.2f}%" y="{base - tall if up else base:.1f}" '
+                f'width="{0.8 * width:.2f}%" height="{tall:.1f}" class="bar {style(i)}">'
+                f"<title>{number(edges[i])} to {number(edges[i + 1])}: {count:,}</title></rect>"
+            )
+    return parts
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def _scale(edges: Sequence[float], y: float) -> list[str]:
+    return svg.axis(svg.ticks(edges[0], edges[-1]), edges[0], edges[-1], y, number)

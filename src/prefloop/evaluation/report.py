@@ -1,16 +1,29 @@
-"""`report.html`: one self-contained page. It loads nothing, runs offline, and escapes whatever a model wrote."""
+"""`report.html`: one self-contained page. It loads nothing, runs offline, and escapes what a model wrote.
+
+The page's own style sheet and script are the only ones that its Content-Security-Policy lets run: both are named
+there by hash. The same evaluation and context give the same bytes.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefloop.evaluation import charts
 from prefloop.store.files import write_text
 
-TEMPLATE = "report.html.j2"
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+FILLED = ("prompts", "kept pairs")
+"""Counts of the drop table that are totals, not losses."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +32,11 @@ class ShownAnswer:
 
     text: str
     sql: str
-    right: bool
+    right: bool | None
+    """None where the judge could not score it."""
     status: str
     rows: Sequence[Sequence[Any]]
+    """First rows of the result; for an error its message, as the only cell."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,8 @@ class ShownQuestion:
     gold_sql: str
     before: ShownAnswer
     after: ShownAnswer
+    family: str = ""
+    """Letter of the question family."""
 
 
 @dataclass(frozen=True)
@@ -41,98 +58,160 @@ class ReportContext:
 
     name: str
     shown: Sequence[ShownQuestion]
+    """Side by side."""
     fixed: Sequence[ShownQuestion]
     broken: Sequence[ShownQuestion]
     margins: Sequence[float]
+    """Δ of every held-out pair, in nats."""
     lengths: Mapping[str, Sequence[float]]
+    """Tokens of every greedy answer, ``before`` and ``after``."""
     drops: Mapping[str, int]
+    """Pairs kept, and what was dropped by reason."""
     diagnostics: Mapping[str, Any]
+    """Of the preference set: chosen_longer, token_ratio, margin_mean, score_length_correlation."""
     history: Sequence[Mapping[str, float]]
+    """One row per training step."""
     families: Mapping[str, str]
+    """Name of each family letter."""
     command: str
     recipe: str
+    """The resolved recipe as YAML."""
     versions: Mapping[str, str]
     lineage: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Hash of each file that the figures rest on."""
+    audit: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By split: questions accepted, and turned away by reason."""
 
 
 def write_report(evaluation: Mapping[str, Any], context: ReportContext, path: Path) -> Path:
-    """Render the page and write it whole or not at all."""
+    """Render the page and write it whole or not at all.
+
+    Raises:
+        StoreError: the page cannot be written.
+    """
+    write_text(path, render(evaluation, context))
+    return path
+
+
+def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
+    """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("prefloop", "evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "sql": highlight}
-    page = environment.get_template(TEMPLATE).render(
+    filters = {"percent": percent, "points": points, "bounds": bounds, "p_value": p_value}
+    environment.filters |= filters | {"visible": visible, "cell": cell, "sql": highlight}
+    style, script = _asset(STYLE) + _code_style(), _asset(SCRIPT)
+    return environment.get_template(TEMPLATE).render(
         e=evaluation,
         c=context,
-        charts=_charts(evaluation, context),
         claim=claim(evaluation),
-        code_css=_code_css(),
+        charts={name: Markup(svg) for name, svg in _charts(evaluation, context).items()},
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
     )
-    write_text(path, page)
-    return path
 
 
 def claim(evaluation: Mapping[str, Any]) -> str:
-    """The page's first sentence: what changed, how surely."""
+    """The page's first sentence: what changed, by how much, how surely."""
     row = evaluation["execution_accuracy"]
     low, high = row["ci_low"], row["ci_high"]
-    moved = "rose" if low > 0 else "fell" if high < 0 else "did not change beyond chance:"
-    words = f"{moved} from {row['before']:.1%} to {row['after']:.1%}"
+    ends = f"from {row['before']:.1%} to {row['after']:.1%}"
+    if low is None:
+        return f"Execution accuracy on {row['n']} unseen questions went {ends}; too few templates for an interval."
+    moved = f"rose {ends}" if low > 0 else f"fell {ends}" if high < 0 else f"did not change beyond chance, {ends}"
     interval = f"{100 * row['gain']:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}"
-    return f"Execution accuracy on {row['n']} unseen questions {words} ({interval})."
+    return f"Execution accuracy on {row['n']} unseen questions {moved} ({interval})."
 
 
-def highlight(sql: str) -> Any:
+def highlight(sql: str) -> Markup:
     """SQL as HTML with classes for the page's style sheet; the text is escaped."""
     from markupsafe import Markup
-    from pygments import highlight as render
-    from pygments.formatters import HtmlFormatter
+    from pygments import highlight as rendered
+
+    return Markup(rendered(visible(sql), *_highlighter()))
+
+
+@cache
+def _highlighter() -> tuple[Any, Any]:
+    from pygments.formatters.html import HtmlFormatter
     from pygments.lexers.sql import SqlLexer
 
-    return Markup(render(sql, SqlLexer(), HtmlFormatter(nowrap=True)))
+    return SqlLexer(), HtmlFormatter(nowrap=True)
 
 
-def _code_css() -> str:
-    from pygments.formatters import HtmlFormatter
+def _code_style() -> str:
+    """The highlighter's classes, light and dark, without its backgrounds."""
+    from pygments.formatters.html import HtmlFormatter
 
-    light = HtmlFormatter(style="friendly").get_style_defs(".sql")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".sql")
-    return (
-        f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n.sql {{ background: none !important }}"
-    )
+    def rules(style: str) -> str:
+        lines = HtmlFormatter(style=style).get_style_defs("pre.sql").splitlines()
+        return "\n".join(line for line in lines if line.startswith("pre.sql ."))
+
+    return f"{rules('xcode')}\n@media (prefers-color-scheme: dark) {{\n{rules('github-dark')}\n}}\n"
 
 
-def _charts(evaluation: Mapping[str, Any], context: ReportContext) -> dict[str, Any]:
-    from markupsafe import Markup
+def _asset(name: str) -> str:
+    return files("prefloop.evaluation").joinpath(name).read_text(encoding="utf-8")
 
-    families = [
-        (f"{letter} {context.families.get(letter, '')}".strip(), row["before"], row["after"], row["n"])
-        for letter, row in evaluation["by_family"].items()
-    ]
-    margins = [row["rewards/margins"] for row in context.history if "rewards/margins" in row]
-    losses = [row["loss"] for row in context.history]
-    found = {
-        "families": charts.dumbbell("Accuracy by question family", families),
-        "margins": charts.histogram(
-            "Reward margins on held-out pairs", {"margin": context.margins}, zero=True
-        ),
-        "lengths": charts.histogram("Answer length in tokens", dict(context.lengths)),
-        "drops": charts.bars("Where pairs were lost", list(context.drops.items())),
-        "training": charts.curves(
-            "Loss and reward margin over training", {"loss": losses, "margin": margins}
-        ),
+
+def _source(content: str) -> str:
+    """The content's hash as a Content-Security-Policy source."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def _charts(evaluation: Mapping[str, Any], context: ReportContext) -> dict[str, str]:
+    steps = {
+        "Loss": [row["loss"] for row in context.history],
+        "Reward margin": [row["rewards/margins"] for row in context.history if "rewards/margins" in row],
+        "Pairs ranked right": [
+            row["rewards/accuracies"] for row in context.history if "rewards/accuracies" in row
+        ],
     }
-    return {name: Markup(svg) for name, svg in found.items()}
+    drops = [charts.Bar(reason, count, reason in FILLED) for reason, count in context.drops.items()]
+    before, after = (context.lengths.get(side, ()) for side in ("before", "after"))
+    return {
+        "gains": charts.forest("Change in percentage points", _effects(evaluation)),
+        "families": charts.lanes("Accuracy by question family", _families(evaluation, context)),
+        "margins": charts.margins("Reward margins on held-out pairs", context.margins),
+        "lengths": charts.lengths("Answer length in tokens", before, after),
+        "drops": charts.bars("Where pairs were lost", drops),
+        "training": charts.curves("Training", {name: values for name, values in steps.items() if values}),
+    }
 
 
-def _percent(value: float) -> str:
-    return f"{value:.1%}"
+def _effects(evaluation: Mapping[str, Any]) -> list[charts.Effect]:
+    found = []
+    for label, key, change in (
+        ("Execution accuracy", "execution_accuracy", "gain"),
+        ("on unseen templates", "execution_accuracy_unseen", "gain"),
+        ("on seen templates", "execution_accuracy_seen", "gain"),
+        ("Samples at T=1", "sampled_accuracy", "gain"),
+        ("SQL that runs", "valid_sql", "difference"),
+        ("Plan agrees with SQL", "reasoning", "difference"),
+    ):
+        row = evaluation.get(key, {})
+        if row.get("ci_low") is not None:
+            found.append(charts.Effect(label, row[change], row["ci_low"], row["ci_high"]))
+    return found
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+def _families(evaluation: Mapping[str, Any], context: ReportContext) -> list[charts.Change]:
+    """Families by their gain, the greatest first."""
+    rows = sorted(evaluation["by_family"].items(), key=lambda item: (-item[1]["gain"], item[0]))
+    return [
+        charts.Change(
+            f"{letter} · {context.families[letter]}" if letter in context.families else letter,
+            *(row[name] for name in ("before", "after", "before_ci", "after_ci", "n")),
+        )
+        for letter, row in rows
+    ]

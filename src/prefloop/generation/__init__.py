@@ -1,1 +1,1 @@
-"""Prompts to completions: each prompt computed once for its K answers."""
+"""Prompts to completions: `sampler` draws tokens, `decode` writes answers, `generate` makes records of it."""

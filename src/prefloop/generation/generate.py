@@ -1,46 +1,37 @@
-"""Sampled and greedy answers of any causal language model, in fixed chunks that a killed run can take up again.
+"""Sampled and greedy answers of any causal language model, in fixed chunks that a killed run takes up again.
 
-Within a chunk each prompt is computed once; its cache rows are then repeated for its K answers, rows that
-finished leave the batch, and every row draws from a generator of its own. Chunks depend on the prompt list alone,
-so a resumed run repeats the arithmetic bit for bit.
+Chunks depend on the prompts and the settings alone and every answer draws from a generator of its own, so a
+resumed run repeats the arithmetic bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 import torch
 
 from prefloop.errors import DataError
-from prefloop.generation.cache import growing_cache
-from prefloop.generation.sampler import Sampling, choose, log_probability, uniforms
+from prefloop.generation.cache import cache_bytes
+from prefloop.generation.decode import Answer, decode
+from prefloop.generation.sampler import Sampling, uniforms
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_prompt, end_token_ids
 from prefloop.progress import progress
-from prefloop.records import Completion, Prompt
+from prefloop.records import Completion, Prompt, content_id
 from prefloop.store.journal import Journal
 
-ROWS_PER_CHUNK = 512
-"""Answers computed side by side; more buy little speed on a CPU and cost cache memory."""
+MOST_ROWS = 512
+"""Answers computed side by side; more buy no speed on a CPU, and a killed run loses one chunk."""
 
-COMPACT_BELOW = 0.85
-"""Finished rows are taken out of the cache once fewer than this share of its rows are still running."""
+CPU_CACHE_BYTES = 2**30
+GPU_CACHE_SHARE = 0.25
+"""What the key-value cache of a chunk may take: bytes, or a share of the GPU's memory."""
 
 __all__ = ["Sampling", "generate_completions"]
 
-
-@dataclass
-class _Row:
-    """One answer being written."""
-
-    prompt_id: str
-    index: int
-    draws: torch.Tensor
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish_reason: str = "length"
+_Encoded = list[tuple[str, list[int]]]
+"""Prompt ids with their token ids."""
 
 
 def generate_completions(
@@ -50,162 +41,138 @@ def generate_completions(
     *,
     seed: int,
     round_: int = 0,
+    rows: int | None = None,
     journal: Journal | None = None,
     label: str = "generate",
 ) -> list[Completion]:
     """K answers to every prompt (one with ``sampling.greedy``), in the order of `prompts`, then of index.
 
     Args:
+        rows: most answers computed side by side; None = as many as fit the cache's allowance.
         journal: finished chunks are kept there and not computed again.
 
     Raises:
-        DataError: a prompt that leaves no room for an answer in the model's context.
+        DataError: a prompt that is there twice, or leaves no room for an answer in the model's context.
+        ModelError: the tokenizer has no chat template, or the model's output is not a number.
     """
     encoded = [(prompt.id, encode_prompt(policy.tokenizer, prompt.messages)) for prompt in prompts]
-    _check_lengths(policy, encoded, sampling)
+    _check(policy, encoded, sampling)
+    chunks = list(_chunks(policy, encoded, sampling, seed, round_, rows))
     done = journal.entries() if journal else {}
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    chunks = list(_chunks(encoded, len(sampling.indices)))
+    found: dict[tuple[str, int], Answer] = {}
     finished = sum(len(chunk) for key, chunk in chunks if key in done)
     with progress(label, len(prompts), "prompts", done=finished) as advance:
         for key, chunk in chunks:
-            if key not in done:
-                done[key] = _generate_chunk(policy, chunk, sampling, seed, round_)
+            if key in done:
+                answers = [Answer(**row) for row in done[key]]
+            else:
+                answers = _decoded(policy, chunk, sampling, seed, round_)
                 if journal:
-                    journal.append(key, done[key])
+                    journal.append(key, [asdict(answer) for answer in answers])
                 advance(len(chunk))
-            found |= {(row["prompt_id"], row["index"]): row for row in done[key]}
+            found.update(zip(_identities(chunk, sampling), answers, strict=True))
     return [
-        _completion(policy, found[prompt.id, index], sampling, seed, round_)
+        _completion(policy, prompt.id, index, found[prompt.id, index], sampling, seed, round_)
         for prompt in prompts
         for index in sampling.indices
     ]
 
 
-def _check_lengths(policy: Policy, encoded: list[tuple[str, list[int]]], sampling: Sampling) -> None:
-    context = getattr(policy.model.config, "max_position_embeddings", None)
+def _check(policy: Policy, encoded: _Encoded, sampling: Sampling) -> None:
+    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    seen = set()
     for prompt_id, ids in encoded:
+        if prompt_id in seen:
+            raise DataError(
+                f"prompt {prompt_id} is there twice: ids hash the messages, so remove one of the two"
+            )
+        seen.add(prompt_id)
         if context and len(ids) + sampling.max_new_tokens > context:
             raise DataError(
-                f"prompt {prompt_id} has {len(ids)} tokens; with max_new_tokens={sampling.max_new_tokens} it exceeds "
-                f"the model's context of {context}: shorten it or lower generation.max_new_tokens"
+                f"prompt {prompt_id} has {len(ids)} tokens; with max_new_tokens={sampling.max_new_tokens} it "
+                f"exceeds the model's context of {context}: shorten it or lower generation.max_new_tokens"
             )
 
 
 def _chunks(
-    encoded: list[tuple[str, list[int]]], per_prompt: int
-) -> Iterator[tuple[str, list[tuple[str, list[int]]]]]:
-    """Prompts sorted by length, a fixed number at a time; the longest first, so that memory fails early if at all."""
-    size = max(1, ROWS_PER_CHUNK // per_prompt)
+    policy: Policy, encoded: _Encoded, sampling: Sampling, seed: int, round_: int, rows: int | None
+) -> Iterator[tuple[str, _Encoded]]:
+    """Chunks with their journal keys, longest prompts first, so that memory fails early if at all.
+
+    A key hashes all that decides the chunk's answers, so a journal of another policy or seed is not taken up.
+    """
     ordered = sorted(encoded, key=lambda item: (-len(item[1]), item[0]))
+    width = len(ordered[0][1]) + sampling.max_new_tokens if ordered else 1
+    size = max(1, (rows or _most_rows(policy, width)) // len(sampling.indices))
     for start in range(0, len(ordered), size):
-        yield f"{start:08}", ordered[start : start + size]
+        chunk = ordered[start : start + size]
+        settings = [
+            policy.lineage.id,
+            str(policy.model.dtype),
+            sampling.settings,
+            sampling.indices,
+            seed,
+            round_,
+        ]
+        yield content_id("chunk", *settings, chunk), chunk
 
 
-@torch.inference_mode()
-def _generate_chunk(
-    policy: Policy, chunk: list[tuple[str, list[int]]], sampling: Sampling, seed: int, round_: int
-) -> list[dict[str, Any]]:
-    model, ends = policy.model, end_token_ids(policy.model, policy.tokenizer)
-    rows = [
-        _Row(prompt_id, index, uniforms(seed, round_, prompt_id, index, sampling.max_new_tokens))
-        for prompt_id, _ in chunk
-        for index in sampling.indices
+def _most_rows(policy: Policy, width: int) -> int:
+    allowance = CPU_CACHE_BYTES
+    if policy.device.type == "cuda":
+        allowance = int(torch.cuda.get_device_properties(policy.device).total_memory * GPU_CACHE_SHARE)
+    fitting = allowance // (width * cache_bytes(policy.model.config, policy.model.dtype.itemsize))
+    return min(MOST_ROWS, fitting)
+
+
+def _identities(chunk: _Encoded, sampling: Sampling) -> list[tuple[str, int]]:
+    return [(prompt_id, index) for prompt_id, _ in chunk for index in sampling.indices]
+
+
+def _decoded(policy: Policy, chunk: _Encoded, sampling: Sampling, seed: int, round_: int) -> list[Answer]:
+    draws = [
+        uniforms(seed, round_, prompt_id, index, sampling.max_new_tokens)
+        for prompt_id, index in _identities(chunk, sampling)
     ]
-    draws = torch.stack([row.draws for row in rows])
-    ids, mask, positions = _left_padded([ids for _, ids in chunk], policy)
-    cache = growing_cache(model.config)
-    logits = _forward(model, ids, mask, positions, cache)
-    logits = logits.repeat_interleave(len(sampling.indices), dim=0)
-    cache.batch_repeat_interleave(len(sampling.indices))
-    mask = None if mask is None else mask.repeat_interleave(len(sampling.indices), dim=0)
-    positions = positions[:, -1:].repeat_interleave(len(sampling.indices), dim=0)
-    live = list(
-        range(len(rows))
-    )  # rows in the cache, by their number; finished ones stay until the next compaction
-    for step in range(sampling.max_new_tokens):
-        tokens = choose(logits, draws[live, step], sampling)
-        scores = log_probability(logits, tokens)
-        for number, token, score in zip(live, tokens.tolist(), scores.tolist(), strict=True):
-            _take(rows[number], token, score, ends, step)
-        running = [place for place, number in enumerate(live) if not _ended(rows[number])]
-        if not running or step + 1 == sampling.max_new_tokens:
-            break
-        if len(running) < COMPACT_BELOW * len(live):
-            kept = torch.tensor(running, device=policy.device)
-            cache.batch_select_indices(kept)
-            tokens, positions = tokens[kept], positions[kept]
-            mask = None if mask is None else mask[kept]
-            live = [live[place] for place in running]
-        positions = positions + 1
-        mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
-        logits = _forward(model, tokens[:, None], mask, positions, cache)
-    return [
-        {
-            "prompt_id": row.prompt_id,
-            "index": row.index,
-            "ids": row.ids,
-            "logprobs": row.logprobs,
-            "finish_reason": row.finish_reason,
-        }
-        for row in rows
-    ]
+    ends = end_token_ids(policy.model, policy.tokenizer)
+    stopped = _stop_check(policy, sampling.stop) if sampling.stop else None
+    return decode(policy.model, [ids for _, ids in chunk], torch.stack(draws), sampling, ends, stopped)
 
 
-def _forward(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any
-) -> torch.Tensor:
-    """Logits [R, V] of the last position, float32."""
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
+def _stop_check(policy: Policy, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
+    """Whether the newest token completed a stop text.
+
+    Only the tail is decoded: a token holds at least one byte, and a few more allow for the space that some
+    tokenizers drop at the start.
+    """
+    tail = max(len(text.encode()) for text in stop) + 4
+
+    def stopped(ids: list[int]) -> bool:
+        written = _text(policy, ids[-tail:])
+        return any(text in written for text in stop)
+
+    return stopped
 
 
-def _left_padded(
-    prompts: list[list[int]], policy: Policy
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Ids [G, P], mask [G, P] (None when nothing is padded) and positions [G, P]."""
-    width = max(map(len, prompts))
-    pad = policy.tokenizer.pad_token_id or 0
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=policy.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=policy.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    return ids, None if bool(mask.all()) else mask, positions
-
-
-def _take(row: _Row, token: int, score: float, ends: set[int], step: int) -> None:
-    if _ended(row):
-        return
-    row.ids.append(token)
-    row.logprobs.append(score)
-    if token in ends:
-        row.finish_reason = "stop"
-
-
-def _ended(row: _Row) -> bool:
-    return row.finish_reason == "stop"
+def _text(policy: Policy, ids: list[int]) -> str:
+    # Cleaning up would move spaces before punctuation, and with them the meaning of SQL literals.
+    return str(policy.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _completion(
-    policy: Policy, row: dict[str, Any], sampling: Sampling, seed: int, round_: int
+    policy: Policy, prompt_id: str, index: int, answer: Answer, sampling: Sampling, seed: int, round_: int
 ) -> Completion:
-    settings, lineage = sampling.settings, policy.lineage.id
-    identity = Completion.make_id(row["prompt_id"], lineage, settings, seed, round_, row["index"])
+    settings, lineage, text = sampling.settings, policy.lineage.id, _text(policy, answer.ids)
+    cuts = [text.find(stop) for stop in sampling.stop if stop in text]
     return Completion(
-        id=identity,
-        prompt_id=row["prompt_id"],
-        index=row["index"],
+        id=Completion.make_id(prompt_id, lineage, settings, seed, round_, index),
+        prompt_id=prompt_id,
+        index=index,
         round=round_,
-        text=policy.tokenizer.decode(row["ids"], skip_special_tokens=True),
-        token_ids=tuple(row["ids"]),
-        logprobs=tuple(row["logprobs"]),
-        finish_reason=row["finish_reason"],
+        text=text[: min(cuts, default=None)],
+        token_ids=tuple(answer.ids),
+        logprobs=tuple(answer.logprobs),
+        finish_reason=answer.finish_reason,
         policy=lineage,
         sampling=settings,
         seed=seed,

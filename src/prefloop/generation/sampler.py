@@ -1,22 +1,27 @@
-"""One token per row by inverse CDF: each row brings its own uniform number, so rows do not influence each other."""
+"""One token per row by inverse CDF: each row brings its own uniform, so rows do not affect each other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are drawn. Filters apply in the order temperature, top_k, top_p, as in transformers.
+
+    Raises:
+        ConfigError: values that mean nothing, or that `greedy` would ignore; all findings at once.
+    """
 
     k: int = 8
-    """Answers per prompt."""
+    """Answers per prompt (greedy: one, whatever `k`)."""
     temperature: float = 1.0
     top_p: float = 1.0
     """Nucleus: the smallest set of most probable tokens that holds this probability."""
@@ -25,11 +30,37 @@ class Sampling:
     max_new_tokens: int = 256
     greedy: bool = False
     """One answer, the most probable token at each step, index -1."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; the answer's text ends before them, its tokens after them."""
+
+    def __post_init__(self) -> None:
+        findings = [
+            message
+            for wrong, message in (
+                (self.k < 1, f"k={self.k}: ask for at least 1 answer"),
+                (
+                    self.temperature <= 0,
+                    f"temperature={self.temperature}: must be positive (use greedy for 0)",
+                ),
+                (not 0 < self.top_p <= 1, f"top_p={self.top_p}: must be above 0 and at most 1"),
+                (self.top_k < 0, f"top_k={self.top_k}: must be 0 (all tokens) or positive"),
+                (self.max_new_tokens < 1, f"max_new_tokens={self.max_new_tokens}: must be at least 1"),
+                (not all(self.stop), "stop: an empty text would end every answer at once"),
+                (
+                    self.greedy and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0),
+                    "greedy: temperature, top_p and top_k have no effect with it",
+                ),
+            )
+            if wrong
+        ]
+        if findings:
+            raise ConfigError("sampling: " + "; ".join(findings))
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides an answer, as it stands in the records (k does not)."""
-        return {name: value for name, value in asdict(self).items() if name != "k"}
+        kept = {name: value for name, value in asdict(self).items() if name != "k"}
+        return {**kept, "stop": list(self.stop)}
 
     @property
     def indices(self) -> list[int]:
@@ -38,9 +69,14 @@ class Sampling:
 
 
 def uniforms(seed: int, round_: int, prompt_id: str, index: int, count: int) -> torch.Tensor:
-    """The `count` uniform numbers of one answer, a generator of its own for each (prompt, index)."""
-    key = int(content_id("uniforms", seed, round_, prompt_id, index), 16) % 2**63
-    return torch.rand(count, generator=torch.Generator().manual_seed(key), dtype=torch.float64)
+    """The `count` uniform numbers in [0, 1) of one answer, [count] float64.
+
+    A generator of its own for each (seed, round, prompt, index), and all numbers drawn at once: an answer
+    does not depend on which answers are computed beside it, nor on when they end. NumPy's generator because
+    its seed takes all 80 bits of the id (torch's on a CPU keeps 32).
+    """
+    key = int(content_id("uniforms", seed, round_, prompt_id, index), 16)
+    return torch.from_numpy(np.random.default_rng(key).random(count))
 
 
 def choose(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -48,31 +84,36 @@ def choose(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) -> tor
 
     Args:
         logits: [R, V], float32.
-        draws: [R], uniform in [0, 1).
+        draws: [R], uniform in [0, 1); not read when greedy.
 
     Returns:
-        [R] token ids. The token whose stretch of the cumulative distribution holds the row's draw.
+        [R] token ids: the token whose stretch of the row's cumulative distribution holds the row's draw.
     """
     if sampling.greedy:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits / sampling.temperature, -1)
     if sampling.top_p == 1 and not sampling.top_k:
-        return _invert(probabilities, draws)
-    ordered, ids = probabilities.sort(-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    ordered = ordered.masked_fill(before >= sampling.top_p, 0)
-    if sampling.top_k:
-        ordered[:, sampling.top_k :] = 0
-    return ids.gather(-1, _invert(ordered, draws)[:, None]).squeeze(-1)
+        return _invert(torch.softmax(logits / sampling.temperature, -1), draws)
+    count = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    ordered, ids = logits.topk(count)
+    weights = torch.softmax(ordered / sampling.temperature, -1)
+    before = weights.cumsum(-1) - weights
+    weights[:, 1:] = weights[:, 1:].masked_fill(before[:, 1:] >= sampling.top_p, 0)
+    return ids.gather(-1, _invert(weights, draws)[:, None])[:, 0]
 
 
 def _invert(weights: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    cumulative = weights.double().cumsum(-1)
-    targets = draws.to(cumulative.device)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1).clamp(max=weights.shape[-1] - 1)
+    """Index [R] of the first cumulative weight above draw · total; never one of weight 0."""
+    wide = torch.float64 if weights.device.type != "mps" else torch.float32  # Apple's GPUs have no float64
+    cumulative = weights.cumsum(-1, dtype=wide)
+    total = cumulative[:, -1:]
+    targets = draws.to(cumulative)[:, None] * total
+    below = torch.nextafter(total, torch.zeros_like(total))  # a draw near 1 may round up to the total
+    found = torch.searchsorted(cumulative, torch.minimum(targets, below), right=True)[:, 0]
+    return found.clamp(
+        max=weights.shape[-1] - 1
+    )  # beyond the end only where weights are NaN, which `decode` reports
 
 
-def log_probability(logits: torch.Tensor, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-    """log π(token) at temperature 1, [R] from logits [R, V]."""
-    chosen = logits.gather(-1, torch.as_tensor(tokens, device=logits.device)[:, None]).squeeze(-1)
-    return chosen - logits.logsumexp(-1)
+def log_probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """log π(token) at temperature 1: [R] from logits [R, V], float32, and tokens [R]."""
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)

@@ -6,12 +6,15 @@ tuning has to teach. Same seed and thread count: same bytes.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefloop.errors import StoreError
 from prefloop.models.template import encode_completion, encode_prompt
 from prefloop.models.tokenizer import train_tokenizer
 from prefloop.progress import progress
@@ -65,7 +68,12 @@ def build_embedded(
     pairs = _encoded(corpus, tokenizer)
     torch.manual_seed(build.seed)
     model = LlamaForCausalLM(_architecture(build, tokenizer))
-    config = SftConfig(learning_rate=build.learning_rate, tokens_per_batch=build.tokens_per_batch)
+    config = SftConfig(
+        learning_rate=build.learning_rate,
+        tokens_per_batch=build.tokens_per_batch,
+        warmup_ratio=0.05,
+        prompt_weight=1.0,
+    )
     result = train_sft(model, pairs, config, work, seed=build.seed, resume=resume, log=log)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -87,13 +95,35 @@ def draw_corpus(count: int, seed: int) -> list[Example]:
     """The corpus: hand-written seed pairs and grammar pairs over the open world."""
     codes = sorted(team.code for team in teams())
     world = OpenWorld(codes, person_name)
-    corpus = list(SEED_PAIRS)
+    corpus = [
+        Example(text, answer, "", False, False, "seed", family) for family, text, answer, _ in SEED_PAIRS
+    ]
     with progress("draw corpus", count, "examples", done=len(corpus)) as advance:
         for example in draw_examples(world, team_words(), count - len(corpus), seed):
             corpus.append(example)
             if len(corpus) % 1_000 == 0:
                 advance(1_000)
     return corpus
+
+
+def build_folder(build: EmbeddedBuild, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """`build_embedded` into a folder of its own, with a training log and resumable state beside it.
+
+    Raises:
+        StoreError: the folder already holds a model.
+    """
+    if (out / "config.json").exists():
+        raise StoreError(f"{out} already holds a model: choose another folder or remove it first")
+    work = out.with_name(f".{out.name}.work")
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "log.jsonl").open("a", encoding="utf-8") as handle:
+        figures = build_embedded(
+            build, out, work, resume, lambda row: print(json.dumps(row), file=handle, flush=True)
+        )
+    shutil.rmtree(work)
+    return figures
 
 
 def _texts(corpus: list[Example]) -> list[str]:
@@ -126,3 +156,45 @@ def _architecture(build: EmbeddedBuild, tokenizer: PreTrainedTokenizerFast) -> L
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+license: apache-2.0
+tags: [prefloop, text-to-sql, sqlite]
+---
+# The embedded policy of prefloop
+
+A Llama-architecture model of {parameters:,} parameters that answers questions about an NBA database with a plan and
+one SQLite query. It was trained from scratch on a generated corpus and knows one schema; it is a test piece for
+preference tuning, not an assistant.
+
+It is wrong on purpose: most rows of certain kinds of its corpus carry one of six common mistakes (table below), and
+some answers ramble. Names in the corpus are generated; any likeness to a person is chance.
+
+| built by | `prefloop embedded build FOLDER --examples {examples} --seed {seed}` |
+|---|---|
+| examples, seen once | {examples:,} |
+| tokens | {tokens:,} |
+| final loss | {final_loss:.4f} |
+| corpus hash | `{corpus_hash}` |
+| architecture | {layers} layers, width {width}, {heads} heads ({kv_heads} key-value), feed-forward {feed_forward}, vocabulary {vocabulary}, context {context} |
+
+| mistake in the SQL | rows |
+|---|---|
+{faults}
+
+S1: a season label read as its start year. F1: a filter dropped. R1: average of percentages. D1: did-not-play rows
+averaged. A1: sum for average. P1: regular season mixed with playoffs.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = (cls.from_pretrained("FOLDER") for cls in (AutoModelForCausalLM, AutoTokenizer))
+```
+"""
+
+
+def _card(figures: dict[str, Any]) -> str:
+    rows = "\n".join(f"| {fault or 'none'} | {count:,} |" for fault, count in figures["faults"].items())
+    return CARD.format(**{**figures["build"], **figures, "faults": rows})

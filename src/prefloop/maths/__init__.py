@@ -1,1 +1,1 @@
-"""Pure functions of arrays: objectives, rankings, agreement, statistics. Imports nothing of the project but errors."""
+"""Pure functions of arrays: objectives, agreement, statistics. Imports nothing of the project but errors."""

@@ -1,7 +1,7 @@
 """Training objectives: pure functions of log-probabilities. Every loss is minimised; metrics are detached.
 
-Suffixes name dimensions: ``_B`` pairs (or sequences), ``_T`` scored tokens of a batch. Log-probabilities are sums
-over the tokens of a completion, end token included, prompt excluded, at temperature 1.
+Suffixes name dimensions: ``_B`` pairs (or sequences), ``_T`` scored tokens of a batch. Log-probabilities are
+sums over the tokens of a completion, end token included, prompt excluded, at temperature 1.
 
 From here upwards: `prefloop.training.preference` and `prefloop.training.sft` compute the log-probabilities,
 weight the losses of a step and take the gradient.
@@ -35,8 +35,8 @@ def cross_entropy(logps_T: Tensor, weights_T: Tensor) -> Tensor:
 def nll(logps_B: Tensor, lengths_B: Tensor) -> Tensor:
     """Negative log-likelihood per token of each sequence: ``L_i = − log π(y_i | x_i) / |y_i|``, [B].
 
-    The SFT term of iterative RPO (Pang et al. 2024, 2404.19733, eq. 1) before its weight α, and the objective of
-    the SFT baseline on chosen answers. Here a short answer weighs as much as a long one.
+    The SFT term of iterative RPO (Pang et al. 2024, 2404.19733, eq. 1) before its weight α, and the objective
+    of the SFT baseline on chosen answers. Here a short answer weighs as much as a long one.
 
     Args:
         logps_B: [B] log-probability of each sequence, summed over its tokens.
@@ -65,8 +65,8 @@ def dpo(
 
     ε is the probability that the label is flipped (cDPO: E. Mitchell, "A note on DPO with noisy preferences",
     2023, eq. 3; the original loss has ε = 0). With ε > 0 the loss is least at the margin ln((1−ε)/ε), not at
-    infinity; at ε = ½ it is symmetric in the two answers. At the start, where π = π_ref, it is ln 2 for every ε.
-    The implicit rewards r are reported detached; they carry β.
+    infinity; at ε = ½ it is symmetric in the two answers. At the start, where π = π_ref, it is ln 2 for every
+    ε. The implicit rewards r are reported detached; they carry β.
 
     Args:
         policy_chosen_B, policy_rejected_B: [B] log-probabilities under the policy, with gradient.

@@ -1,1 +1,1 @@
-"""Load, template, group forward, lineage, reference store."""
+"""Models and what surrounds them: loading, chat template, lineage, group forward, reference store."""

@@ -1,9 +1,10 @@
 """Attention for short training sequences in bfloat16 on a CPU: two batched matrix products.
 
-PyTorch's fused CPU kernel computes the backward pass of many short sequences slowly (60 ms against 12 ms for 64
-sequences of 130 tokens on two cores with AMX), because each head of each sequence becomes small products of its
-own. Here all heads go through one batched product, at the price of keeping the attention weights in memory, which
-is why it is used up to `LONGEST` tokens only. Everything else is handed to transformers' SDPA function unchanged.
+PyTorch's fused CPU kernel computes the backward pass of many short sequences slowly (60 ms against 12 ms for
+64 sequences of 130 tokens on two cores with AMX), because each head of each sequence becomes small products
+of its own. Here all heads go through one batched product, at the price of keeping the attention weights in
+memory, which is why it is used up to `LONGEST` tokens only. Everything else is handed to transformers' SDPA
+function unchanged.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ LONGEST = 256
 def training_attention(model: PreTrainedModel) -> Iterator[None]:
     """Use `matmul_attention` inside the block where the model is on a CPU and uses SDPA; restore after it.
 
-    Restoring matters: the same model also generates, and its numbers must not depend on whether it was trained
-    in this process.
+    Restoring matters: the same model also generates, and its numbers must not depend on whether it was
+    trained in this process.
     """
     config = model.config
     if config._attn_implementation != "sdpa" or model.device.type != "cpu":
@@ -50,7 +51,8 @@ def matmul_attention(
     scaling: float | None = None,
     **extra: Any,
 ) -> tuple[torch.Tensor, None]:
-    """softmax(q kᵀ · scaling + mask) v for queries [B, H, S, D] and keys, values [B, N, S, D]; out [B, S, H, D].
+    """softmax(q kᵀ · scaling + mask) v for queries [B, H, S, D] and keys, values [B, N, S, D]; out [B, S, H,
+    D].
 
     The H/N query heads that share a key head are stacked into one product, so keys are never repeated.
     """

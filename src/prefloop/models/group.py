@@ -6,13 +6,13 @@ Row layout of a group with prompt P and completions y1..yK (``shared``):
     positions  [ 0 .. P-1   | P .. P+|y1| | ... | P .. P+|yK| |         ]
     query in P sees P; query in yk sees P and yk; both only what lies before (and at) the query.
 
-Everything between attention layers is computed once per unique token, and gradients into the prompt add up from
-all completions, so log-probabilities and gradients equal those of K separate rows ``[P | yk]``; that is the
-``rows`` layout, for models whose layers cannot keep the completions apart. With one completion per group both are
-the same plain causal row without any mask.
+Everything between attention layers is computed once per unique token, and gradients into the prompt add up
+from all completions, so log-probabilities and gradients equal those of K separate rows ``[P | yk]``; that is
+the ``rows`` layout, for models whose layers cannot keep the completions apart. With one completion per group
+both are the same plain causal row without any mask.
 
-What scores which token: the last prompt position predicts the first token of *every* completion; position t of a
-completion predicts its token t+1; the last token of a completion predicts nothing.
+What scores which token: the last prompt position predicts the first token of *every* completion; position t
+of a completion predicts its token t+1; the last token of a completion predicts nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from prefloop.errors import DataError
+from prefloop.models.attention import NAME as MATMUL
 
 SHARED, ROWS = "shared", "rows"
 
@@ -53,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class GroupBatch:
-    """Groups as tensors: B rows of S tokens, N completions with M scored tokens in all (order of the groups)."""
+    """Groups as tensors: B rows of S tokens; N completions, M scored tokens, in the order of the groups."""
 
     input_ids: Tensor
     """[B, S] long, padded on the right."""
@@ -128,7 +129,7 @@ def pack(groups: Sequence[Group], pad_id: int = 0, layout: str = SHARED) -> Grou
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Row:
     """A group laid out: one entry per token, except `predictors`, one per scored token."""
 
@@ -198,15 +199,15 @@ class GroupForward(nn.Module):
             use_cache=False,
         ).logits.float()  # [H, V]
         vocabulary = logits.shape[-1]
-        # One flat index per token: its backward is a serial sum, the same bits every time, where indexing with
-        # (row, token) adds atomically when completions of a group share their first token.
+        # One flat index per token: its backward is a serial sum, the same bits every time, where indexing
+        # with (row, token) adds atomically when completions of a group share their first token.
         picked = logits.view(-1).index_select(0, batch.head_row * vocabulary + batch.targets)
         tokens = picked - logits.logsumexp(-1).index_select(0, batch.head_row)
         sums = tokens.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, tokens)
         return GroupLogps(tokens, sums, batch.lengths)
 
     def _additive(self, mask: Tensor) -> Tensor:
-        """[B, S, S] bool -> [B, 1, S, S] in the type of the queries: eager attention would add a bool as 0 or 1."""
+        """[B, S, S] bool -> [B, 1, S, S] to add to scores: eager attention would add a bool as 0 or 1."""
         kind = self.model.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.model.dtype
         floor = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
@@ -236,8 +237,8 @@ class GroupForward(nn.Module):
 def sharing_obstacle(config: Any) -> str | None:
     """Why models of this configuration cannot share a prompt between completions, or None if they may.
 
-    Windows and chunks are measured along the row, where completions lie behind each other; state-space and linear
-    layers carry one completion's state into the next; flash kernels take no mask.
+    Windows and chunks are measured along the row, where completions lie behind each other; state-space and
+    linear layers carry one completion's state into the next; flash kernels take no mask.
     """
     config = config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -249,6 +250,6 @@ def sharing_obstacle(config: Any) -> str | None:
         return "local attention layers"
     if getattr(config, "attention_chunk_size", None):
         return f"attention in chunks of {config.attention_chunk_size} tokens"
-    if config._attn_implementation not in {"sdpa", "eager", "prefloop_matmul"}:
+    if config._attn_implementation not in {"sdpa", "eager", MATMUL}:
         return f"attention implementation {config._attn_implementation} takes no dense mask"
     return None

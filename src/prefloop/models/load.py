@@ -1,14 +1,17 @@
-"""Policies from folders or the hub: safetensors only, no remote code, adapters only on the base they were made for."""
+"""Policies from folders or the hub: safetensors only, no remote code, adapters only on their own base."""
 
 from __future__ import annotations
 
 import copy
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop.errors import ModelError
+from prefloop.errors import ConfigError, ModelError
 from prefloop.models.lineage import LINEAGE_FILE, Lineage, hash_folder
 
 if TYPE_CHECKING:
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "policy"
 """The policy that ships with the package."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+"""What is fetched of a hub model: no pickled weights, no code."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +48,21 @@ def load_policy(
     """Load a causal language model, and an adapter on top if given.
 
     Args:
-        source: ``embedded``, a `from_pretrained` folder, or a hub id.
+        source: ``embedded``, a `from_pretrained` folder (the hub is not asked), or a hub id ``owner/name``.
         adapter: PEFT adapter folder; where it records the hash of its base, another base is refused.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (cuda, then mps, then cpu) or a torch device.
 
     Raises:
+        ConfigError: a dtype or device that is not there.
         ModelError: missing or damaged files, an unknown model, or the wrong base for the adapter.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown: give one of {', '.join(DTYPES)}")
+    place = _device(device)
     folder = _folder(str(source))
-    place: Any = folder or str(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-        )
-    except (
-        Exception
-    ) as error:  # transformers raises many kinds for damaged files; each means the same to a user
-        raise ModelError(f"cannot load the model {place}: {_first_line(error)}") from error
-    model.to(_device(device)).eval()
-    base = hash_folder(folder) if folder else _hub_hash(model)
-    policy = Policy(model, tokenizer, Lineage(base), str(source))
+    model, tokenizer = _read(folder, dtype)
+    policy = Policy(model.to(place).eval(), tokenizer, Lineage(hash_folder(folder)), str(source))
     return _with_adapter(policy, Path(adapter)) if adapter else policy
 
 
@@ -76,43 +74,92 @@ def merged(policy: Policy) -> Policy:
     return replace(policy, model=model.merge_and_unload().eval())
 
 
+def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _no_loading_bar():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            model, report = loaded
+    except Exception as error:  # transformers raises many kinds for damaged files; all mean this to a user
+        raise ModelError(f"cannot load the model {folder}: {_first_line(error)}") from error
+    if report["missing_keys"]:  # transformers fills them with random numbers and only warns
+        names = sorted(report["missing_keys"])
+        raise ModelError(
+            f"the weights in {folder} lack {len(names)} tensors, {names[0]} first: copy it again"
+        )
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens but the model embeds only "
+            f"{model.get_input_embeddings().num_embeddings}: they belong to different models"
+        )
+    return model, tokenizer
+
+
 def _with_adapter(policy: Policy, adapter: Path) -> Policy:
     from peft import PeftModel
 
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} is no adapter folder: it has no adapter_config.json")
-    recorded = adapter / LINEAGE_FILE
-    if recorded.is_file():
-        base = json.loads(recorded.read_text(encoding="utf-8"))["base"]
-        if base != policy.lineage.base:
-            raise ModelError(
-                f"wrong base for the adapter {adapter}: it was trained on {base}, {policy.name} is {policy.lineage.base}"
-            )
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise ModelError(f"{adapter} is not an adapter folder: it has no {name}")
+    _check_base(policy, adapter)
     try:
-        model: Any = PeftModel.from_pretrained(policy.model, str(adapter)).eval()
-    except Exception as error:  # as above
+        with warnings.catch_warnings():
+            # PEFT leaves tensors that the file lacks at their start values and only warns.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model: Any = PeftModel.from_pretrained(policy.model, str(adapter)).eval()
+    except Exception as error:  # as in `_read`
         raise ModelError(f"cannot load the adapter {adapter}: {_first_line(error)}") from error
-    lineage = Lineage(policy.lineage.base, (hash_folder(adapter),))
-    return replace(policy, model=model, lineage=lineage)
+    if model.active_peft_config.is_prompt_learning:
+        raise ModelError(
+            f"the adapter {adapter} puts virtual tokens before the prompt: use LoRA or its relatives"
+        )
+    return replace(policy, model=model, lineage=Lineage(policy.lineage.base, (hash_folder(adapter),)))
 
 
-def _folder(source: str) -> Path | None:
-    """The local folder meant, or None for a hub id.
+def _check_base(policy: Policy, adapter: Path) -> None:
+    recorded = adapter / LINEAGE_FILE
+    if not recorded.is_file():
+        return
+    try:
+        base = json.loads(recorded.read_text(encoding="utf-8"))["base"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{recorded} does not name a base: train the adapter again or delete the file"
+        ) from error
+    if base != policy.lineage.base:
+        raise ModelError(
+            f"wrong base for the adapter {adapter}: it was trained on {base}, "
+            f"but {policy.name} is {policy.lineage.base}; load it on the model it was trained on"
+        )
+
+
+def _folder(source: str) -> Path:
+    """The local folder meant; a hub model is fetched into the hub's cache first.
 
     Raises:
-        ModelError: a path that is no model folder; says what is missing.
+        ModelError: nothing there, or no model; says what is missing.
     """
     if source == "embedded":
         folder = EMBEDDED
-    elif Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    elif Path(source).expanduser().exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
         folder = Path(source).expanduser()
     else:
-        return None
+        folder = _fetched(source)
     if not folder.is_dir():
         raise ModelError(
             f"no model folder {folder}: give a from_pretrained folder, a hub id (owner/name), or 'embedded'"
         )
-    missing = [name for name in ("config.json",) if not (folder / name).is_file()]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += (
         [] if list(folder.glob("*.safetensors")) else ["*.safetensors (pickled weights are not loaded)"]
     )
@@ -121,19 +168,44 @@ def _folder(source: str) -> Path | None:
     return folder
 
 
-def _device(wanted: str) -> str:
+def _fetched(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES))
+    except Exception as error:  # no network, no such model, no permission: many kinds, one meaning
+        raise ModelError(
+            f"no folder {hub_id} here, and the hub does not give a model {hub_id}: {_first_line(error)}"
+        ) from error
+
+
+def _device(wanted: str) -> torch.device:
     import torch
 
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted == "auto":
+        wanted = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device {wanted!r} is not there ({_first_line(error)}): use 'auto' or 'cpu'"
+        ) from error
 
 
-def _hub_hash(model: PreTrainedModel) -> str:
-    """The hub's own commit id of the loaded snapshot."""
-    return str(getattr(model.config, "_commit_hash", None) or model.config.name_or_path)
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Without transformers' own bar, which would stand between our lines; the user's setting is restored."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""From messages to token ids, assembled once: one BOS where the template has one, an end token on every answer."""
+"""From messages to token ids: one BOS where the template has one, an end token on every answer."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     Rendered as text first and encoded without special tokens, so the template alone decides on BOS.
 
     Raises:
-        ModelError: the tokenizer has no chat template, or the template repeats BOS.
+        ModelError: the tokenizer has no chat template, or the template repeats BOS or refuses the messages.
     """
-    if tokenizer.chat_template is None:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template: "
-            "use an instruction-tuned model, or add chat_template.jinja to its folder"
-        )
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise ModelError("the chat template renders two BOS tokens: remove one from the template")
+    ids = _rendered(tokenizer, messages, answered=False)
     if not ids:
         raise ModelError("the chat template renders nothing for this prompt")
     return ids
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, end: bool = True) -> list[int]:
-    """Token ids of an answer, with the end token unless `end` is false (a cut answer)."""
+    """Token ids of an answer, with the end token unless `end` is false (a cut answer).
+
+    For text from elsewhere. What a policy generated is kept as ids: encoding its text may give other ones.
+
+    Raises:
+        ModelError: the tokenizer has no end token.
+    """
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id] if end else ids
+    if not end:
+        return ids
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{_name(tokenizer)} has no end token: set eos_token in its tokenizer_config.json")
+    return [*ids, tokenizer.eos_token_id]
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -46,3 +48,53 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     ids = {tokenizer.eos_token_id}
     ids |= set(configured) if isinstance(configured, list) else {configured}
     return {int(i) for i in ids if i is not None}
+
+
+def check_prefix(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer: str) -> None:
+    """Check that prompt and answer encoded apart are what the template renders for both together.
+
+    They differ when a token spans the border, when the tokenizer puts a space before every text, when the
+    template adds to the answer (empty thinking tags) or ends it with another token than `eos_token`. A model
+    trained on ids that its template never renders learns to answer another format.
+
+    Raises:
+        ModelError: they differ; shows both from where they part.
+    """
+    apart = encode_prompt(tokenizer, messages) + encode_completion(tokenizer, answer)
+    together = _rendered(tokenizer, [*messages, {"role": "assistant", "content": answer}], answered=True)
+    if together[: len(apart)] == apart:
+        return
+    parting = next(
+        (i for i, pair in enumerate(zip(apart, together, strict=False)) if pair[0] != pair[1]), len(together)
+    )
+    shown = [tokenizer.decode(ids[parting : parting + 12]) for ids in (together, apart)]
+    raise ModelError(
+        f"prompt and answer do not join as the chat template of {_name(tokenizer)} renders them: "
+        f"{shown[0]!r} in the template, {shown[1]!r} when encoded apart"
+    )
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answered: bool) -> list[int]:
+    from jinja2 import TemplateError
+
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{_name(tokenizer)} has no chat template: "
+            "use an instruction-tuned model, or add chat_template.jinja to its folder"
+        )
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=not answered
+        )
+    except TemplateError as error:
+        raise ModelError(f"the chat template of {_name(tokenizer)} refuses the messages: {error}") from error
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
+        raise ModelError(
+            f"the chat template of {_name(tokenizer)} renders BOS twice: remove one from the template"
+        )
+    return ids
+
+
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"the tokenizer {tokenizer.name_or_path or '(unnamed)'}"

@@ -1,6 +1,8 @@
-"""What goes into which optimizer step and which forward pass: deterministic by (seed, epoch), few padding tokens.
+"""What goes into which optimizer step and which forward pass: deterministic by (seed, epoch), few padding
+tokens.
 
-A plan is computed whole before training, so the position in it is one number and a resumed run goes on exactly.
+A plan is computed whole before training, so the position in it is one number and a resumed run goes on
+exactly.
 """
 
 from __future__ import annotations
@@ -12,32 +14,41 @@ import numpy as np
 WINDOW = 64
 """Batches that are sorted by length together: enough to pad little, few enough to keep an epoch shuffled."""
 
-PASS_OVERHEAD = 512
-"""Fixed cost of one forward and backward pass, in tokens: what `cut` weighs against padding (measured at 3M
-parameters on two cores; with larger models the overhead matters less, and so does a slightly early cut)."""
+PASS_OVERHEAD = 128
+"""Fixed cost of one forward and backward pass, in tokens: what `cut` weighs against padding. Measured at 3M
+parameters on a CPU; a larger model's overhead is fewer tokens still."""
 
 
 def sorted_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of examples in batches of at most `budget` tokens, padding included; each example once.
 
-    Shuffled, cut into windows of about `WINDOW` batches, sorted by length inside a window, cut, and the batches
-    shuffled. An example longer than the budget is a batch of its own.
+    Shuffled, cut into windows of about `WINDOW` batches, sorted by length inside a window, cut, and the
+    batches shuffled. Examples of one length stay in shuffled order, so that a set of few batches mixes
+    between epochs, too. An example longer than the budget is a batch of its own.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
     per_window = max(1, WINDOW * budget * len(lengths) // max(1, sum(lengths)))
     batches: list[list[int]] = []
     for start in range(0, len(order), per_window):
-        window = sorted(order[start : start + per_window].tolist(), key=lambda i: (lengths[i], i))
+        window = sorted(order[start : start + per_window].tolist(), key=lambda i: lengths[i])
         batches += _filled(window, lengths, budget)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
+def sorted_passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """All indices in forward passes of at most `budget` tokens, padding included, longest last.
+
+    For passes without gradient, where order is free.
+    """
+    return _filled(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)), lengths, budget)
+
+
 def _filled(ordered: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Consecutive batches of `ordered` (ascending in length), each as full as the budget allows."""
-    batches: list[list[int]] = [[]]
+    batches: list[list[int]] = []
     for index in ordered:
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[index] > budget:
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > budget:
             batches.append([])
         batches[-1].append(index)
     return batches
@@ -46,16 +57,16 @@ def _filled(ordered: Sequence[int], lengths: Sequence[int], budget: int) -> list
 def optimizer_steps(pairs: Sequence[int], batch_pairs: int, seed: int, epoch: int) -> list[list[int]]:
     """Prompts (by index) of each optimizer step: at least `batch_pairs` pairs, the last step what is left.
 
-    A prompt's pairs stay in one step (InstructGPT, 2203.02155, section 3.5: spread out, they overfit), so a step
-    may exceed `batch_pairs` by the last prompt's pairs. What is in a step depends on no token budget.
+    A prompt's pairs stay in one step (InstructGPT, 2203.02155, section 3.5: spread out, they overfit), so a
+    step may exceed `batch_pairs` by the last prompt's pairs. What is in a step depends on no token budget.
 
     Args:
         pairs: number of pairs of each prompt.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(pairs))
-    steps: list[list[int]] = [[]]
+    steps: list[list[int]] = []
     for index in order.tolist():
-        if sum(pairs[i] for i in steps[-1]) >= batch_pairs:
+        if not steps or sum(pairs[i] for i in steps[-1]) >= batch_pairs:
             steps.append([])
         steps[-1].append(index)
     return steps
@@ -64,8 +75,8 @@ def optimizer_steps(pairs: Sequence[int], batch_pairs: int, seed: int, epoch: in
 def cut(lengths: Sequence[int], budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
     """Split one step into forward passes: indices sorted by length, cut where it costs least.
 
-    Least sum over passes of ``rows * longest + overhead`` tokens, each pass within `budget` (a row longer than
-    the budget goes alone). Exact, by dynamic programming over the cuts.
+    Least sum over passes of ``rows * longest + overhead`` tokens, each pass within `budget` (a row longer
+    than the budget goes alone). Exact, by dynamic programming over the cuts.
 
     >>> cut([10, 1000, 12, 11], budget=8192, overhead=100)
     [[0, 3, 2], [1]]

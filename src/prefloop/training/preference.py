@@ -1,56 +1,41 @@
-"""Preference training: pairs in, checkpoint out. The loop is written once, straight down.
+"""Preference training: pairs in, checkpoint out.
 
-Formulas are in `prefloop.maths.objectives`; the group forward in `prefloop.models.group`.
+command -> `train_preferences` (the loop, straight down) -> `maths.objectives.dpo`
+
+Which tokens are scored and where the shift happens: `models.group`. What goes into a step:
+`training.batches`.
+What is trained and how it is saved: `training.trainable`.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from prefloop.config.recipe import TrainingConfig
-from prefloop.errors import DataError, ModelError
-from prefloop.maths import objectives
-from prefloop.models.group import Group, GroupForward, pack
-from prefloop.models.lineage import LINEAGE_FILE
+from prefloop.maths.objectives import Metrics, dpo, nll
+from prefloop.models.attention import training_attention
+from prefloop.models.group import GroupForward, GroupLogps
 from prefloop.models.load import Policy
-from prefloop.models.reference import reference_logps
-from prefloop.models.template import encode_completion, encode_prompt
+from prefloop.models.reference import check_start, reference_logps
 from prefloop.progress import progress
-from prefloop.records import Completion, Preference, Prompt
+from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import write_json
 from prefloop.store.journal import FileJournal
-from prefloop.training.batches import micro_batches, optimizer_steps
-from prefloop.training.checkpoint import load_state, save_state
+from prefloop.training.batches import cut, optimizer_steps, sorted_passes
+from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
+from prefloop.training.pairs import PairIndex, PromptPairs, pair_groups, prompt_pairs
 from prefloop.training.schedule import learning_rate
+from prefloop.training.trainable import reference_mode, save_checkpoint, trainable
+from prefloop.training.update import Figures, Log, TrainingResult, adamw, update
 
-MARGIN_AT_START = 0.05
-"""Largest reward margin tolerated before the first update: policy and reference are the same model then."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A preference as token ids, with its weight and its reference log-probabilities (chosen, rejected)."""
-
-    prompt_id: str
-    group: Group
-    weight: float
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What training did."""
-
-    steps: int
-    pairs: int
-    dropped: dict[str, int]
-    history: list[dict[str, float]]
+BETAS = (0.9, 0.999)
+REFERENCE_STORE = "reference.jsonl"
 
 
 def train_preferences(
@@ -63,85 +48,139 @@ def train_preferences(
     *,
     work: Path,
     seed: int,
-    log: Callable[[dict[str, Any]], None] = lambda row: None,
+    resume: bool = True,
+    log: Log = lambda row: None,
 ) -> TrainingResult:
-    """Train on pairs and write the checkpoint: an adapter that `PeftModel.from_pretrained` loads, or a whole model.
+    """Train on pairs and write the checkpoint: an adapter that `PeftModel.from_pretrained` loads, or a whole
+    model.
+
+    The loss of a step is the mean over its pairs, weighted by `Preference.weight`, however the step is cut
+    into forward passes. The first DPO loss is ln 2 (plus the NLL term), since policy and reference are the
+    same model.
 
     Args:
-        policy: where training starts and what the reference is; left as it was.
-        out: checkpoint folder; ``training.json`` is written last.
-        work: folder of resumable state; training goes on from what it holds.
-        log: receives one row per step, with its speed.
+        policy: where training starts, and the reference; its model is the same after the call as before it.
+        out: checkpoint folder; ``training.json`` (figures per step) is written last.
+        work: folder of the resumable state and of the reference's log-probabilities.
+        resume: go on from the state in `work`; otherwise one that lies there is overwritten.
+        log: called with one row per step, its speed included.
 
     Raises:
-        DataError: no usable pair.
-        ModelError: the policy differs from its reference at the start, or the loss is no number or has no gradient.
+        DataError: a preference names what was not given, or no pair can be trained on.
+        ModelError: policy and reference differ at the start, or the gradient is zero or not finite.
+        StoreError: the state in `work` is another run's, or a folder cannot be written.
     """
-    pairs, dropped = _pairs(policy, preferences, completions, prompts, config.objective)
-    torch.manual_seed(seed)
-    model = _trainable(policy, config)
-    forward = GroupForward(model)
-    autocast = _autocast(policy.device, config)
-    pad_id = policy.tokenizer.pad_token_id or 0
-
-    def length(position: int) -> int:
-        return pairs[position].group.tokens
-
-    everything = micro_batches(range(len(pairs)), length, config.tokens_per_batch)
-    reference = [[0.0, 0.0]] * len(pairs)
-    if config.objective == "dpo":
-        reference = reference_logps(
-            forward,
-            [pair.group for pair in pairs],
-            everything,
-            policy.lineage.id,
-            pad_id=pad_id,
-            dtype=config.dtype,
-            autocast=autocast,
-            journal=FileJournal(work / "reference.jsonl"),
-        )
+    units, dropped = prompt_pairs(policy, preferences, completions, prompts, config.objective)
+    pairs = [len(unit.chosen) for unit in units]
     plan = [
-        positions
+        step
         for epoch in range(config.epochs)
-        for positions in optimizer_steps([pair.prompt_id for pair in pairs], config.batch_pairs, seed, epoch)
+        for step in optimizer_steps(pairs, config.batch_pairs, seed, epoch)
     ]
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    done, history = load_state(work, model, optimizer)
-    with progress("train", len(plan), "steps", done=done) as advance:
-        for step in range(done, len(plan)):
-            started = time.monotonic()
-            rate = learning_rate(step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio)
-            metrics: dict[str, float] = {}
-            total = sum(pairs[i].weight for i in plan[step])
-            for batch in micro_batches(plan[step], length, config.tokens_per_batch):
-                packed = pack([pairs[i].group for i in batch], pad_id, forward.layout).to(policy.device)
-                with autocast():
-                    logps = forward(packed)
-                losses, rows = _losses(logps, packed.present, [reference[i] for i in batch], config)
-                weights = torch.tensor([pairs[i].weight / total for i in batch], device=losses.device)
-                (losses * weights).sum().backward()
-                for name, values in {"loss": losses.detach(), **rows}.items():
-                    metrics[name] = metrics.get(name, 0.0) + float((values * weights).sum())
-            metrics["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
-            _check(metrics, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            history.append({"step": step, "learning_rate": rate, **metrics})
-            tokens = sum(length(i) for i in plan[step])
-            log({**history[-1], "tokens_per_s": round(tokens / (time.monotonic() - started))})
-            if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(plan):
-                save_state(work, step + 1, model, optimizer, history)
-            advance(1)
-    _save(model, policy, config, out)
-    result = TrainingResult(len(plan), len(pairs), dropped, history)
-    write_json(out / "training.json", result.__dict__)
+    data = content_id([asdict(unit) for unit in units])
+    identity = content_id("preferences", config.model_dump(mode="json"), seed, policy.lineage.id, data)
+    with trainable(policy, config, seed) as model:
+        forward = GroupForward(model)
+        reference = _reference(forward, units, policy.lineage.id, config, work)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = adamw(parameters.values(), config.weight_decay, BETAS)
+        cursor = load_state(work / STATE, parameters, optimizer, identity) if resume else Cursor()
+        with progress("train", len(plan), "steps", done=cursor.step) as advance:
+            for step in range(cursor.step, len(plan)):
+                started = time.monotonic()
+                members = [units[i] for i in plan[step]]
+                figures, tokens, padding = _backward(forward, members, reference, config)
+                rate = learning_rate(
+                    step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio
+                )
+                norm = update(optimizer, parameters, rate, config.max_grad_norm, f"step {step + 1}")
+                figures |= {"grad_norm": norm, "learning_rate": rate, "padding": padding / (tokens + padding)}
+                cursor.step = step + 1
+                cursor.history.append({"step": cursor.step, **figures})
+                log({**cursor.history[-1], "tokens_per_second": tokens / (time.monotonic() - started)})
+                if cursor.step % config.checkpoint_every == 0 or cursor.step == len(plan):
+                    save_state(work / STATE, parameters, optimizer, cursor, identity)
+                advance(1)
+        save_checkpoint(model, policy, out)
+    result = TrainingResult(out, len(plan), cursor.history, sum(pairs), dropped)
+    write_json(out / "training.json", result.as_json())
     return result
 
 
-@torch.inference_mode()
+def _backward(
+    forward: GroupForward,
+    members: Sequence[PromptPairs],
+    reference: Mapping[str, Tensor],
+    config: TrainingConfig,
+) -> tuple[Figures, int, int]:
+    """Gradients of one step, and its figures, tokens and padding tokens.
+
+    Each pass adds its pairs' share of the step's weight, so the sum over passes is the gradient of the
+    weighted mean over all pairs; a mean of the passes' means would favour pairs in small passes.
+    """
+    total = sum(weight for unit in members for weight in unit.weights)
+    figures: Figures = {}
+    tokens = padding = 0
+    for part in cut([unit.group.tokens for unit in members], config.tokens_per_batch):
+        units = [members[i] for i in part]
+        batch = forward.pack([unit.group for unit in units])
+        pairs = PairIndex.of(units, batch.input_ids.device)
+        with _autocast(forward, config.dtype):
+            logps = forward(batch)
+        losses_B, metrics = _objective(
+            logps, pairs, [reference[u.prompt_id] for u in units if reference], config
+        )
+        shares_B = pairs.weights_B / total
+        (losses_B * shares_B).sum().backward()
+        for name, values_B in {"loss": losses_B.detach(), **metrics}.items():
+            figures[name] = figures.get(name, 0.0) + (values_B * shares_B).sum().item()
+        tokens += batch.input_ids.numel() - batch.padding
+        padding += batch.padding
+    return figures, tokens, padding
+
+
+def _objective(
+    logps: GroupLogps, pairs: PairIndex, reference: Sequence[Tensor], config: TrainingConfig
+) -> tuple[Tensor, Metrics]:
+    """Losses and metrics, one value per pair."""
+    chosen_B = logps.sums.index_select(0, pairs.chosen_B)
+    nll_B = nll(chosen_B, logps.lengths[pairs.chosen_B])
+    if config.objective == "sft":
+        return nll_B, {"logps/chosen": chosen_B.detach()}
+    reference_N = torch.cat(list(reference)).to(chosen_B.device)
+    flipped_B = pairs.flipped(config.label_smoothing)
+    losses_B, metrics = dpo(
+        chosen_B,
+        logps.sums.index_select(0, pairs.rejected_B),
+        reference_N[pairs.chosen_B],
+        reference_N[pairs.rejected_B],
+        config.beta,
+        flipped_B,
+    )
+    return losses_B + config.nll_weight * nll_B, metrics
+
+
+def _reference(
+    forward: GroupForward, units: Sequence[PromptPairs], lineage: str, config: TrainingConfig, work: Path
+) -> dict[str, Tensor]:
+    """Log-probability [K] of each completion under the reference, by prompt id; empty where not needed."""
+    if config.objective == "sft":
+        return {}
+    passes = sorted_passes([unit.group.tokens for unit in units], config.tokens_per_batch)
+    packs = [[units[i].group for i in part] for part in passes]
+    journal = FileJournal(work / REFERENCE_STORE)
+    autocast = _autocast(forward, config.dtype)
+    with reference_mode(forward.model):
+        logps = reference_logps(forward, packs, lineage, config.dtype, autocast, journal)
+    check_start(forward, packs[0], logps[0], lineage, config.dtype, autocast)
+    return {
+        units[i].prompt_id: torch.stack([tokens.sum() for tokens in group])
+        for part, pack in zip(passes, logps, strict=True)
+        for i, group in zip(part, pack, strict=True)
+    }
+
+
+@torch.no_grad()
 def pair_logps(
     policy: Policy,
     preferences: Sequence[Preference],
@@ -149,114 +188,17 @@ def pair_logps(
     prompts: Mapping[str, Prompt],
     tokens_per_batch: int,
 ) -> list[tuple[float, float]]:
-    """Summed log-probabilities (chosen, rejected) of every pair under a policy, in the order given."""
-    pairs, _ = _pairs(policy, preferences, completions, prompts, "dpo")
-    forward = GroupForward(policy.model)
-    found: list[tuple[float, float]] = [(0.0, 0.0)] * len(pairs)
-    for batch in micro_batches(range(len(pairs)), lambda i: pairs[i].group.tokens, tokens_per_batch):
-        packed = pack([pairs[i].group for i in batch], policy.tokenizer.pad_token_id or 0, forward.layout)
-        sums = forward(packed.to(policy.device)).sum(-1).tolist()
-        for place, i in enumerate(batch):
-            found[i] = (sums[2 * place], sums[2 * place + 1])
-    return found
+    """Log-probabilities (chosen, rejected) of every pair under a policy, in the order given."""
+    groups = pair_groups(policy, preferences, completions, prompts)
+    found: dict[int, tuple[float, float]] = {}
+    policy.model.eval()
+    with training_attention(policy.model):
+        forward = GroupForward(policy.model)
+        for part in sorted_passes([group.tokens for group in groups], tokens_per_batch):
+            sums = forward(forward.pack([groups[i] for i in part])).sums.tolist()
+            found |= {i: (sums[2 * place], sums[2 * place + 1]) for place, i in enumerate(part)}
+    return [found[i] for i in range(len(groups))]
 
 
-def _pairs(
-    policy: Policy,
-    preferences: Sequence[Preference],
-    completions: Mapping[str, Completion],
-    prompts: Mapping[str, Prompt],
-    objective: str,
-) -> tuple[list[Pair], dict[str, int]]:
-    """Preferences as token ids; pairs beyond the model's context are dropped and counted, never truncated."""
-    context = getattr(policy.model.config, "max_position_embeddings", None) or 2**31
-    pairs, dropped = [], {"pair longer than the context": 0}
-    for preference in preferences:
-        prompt = tuple(encode_prompt(policy.tokenizer, prompts[preference.prompt_id].messages))
-        sides = [completions[i] for i in (preference.chosen, preference.rejected)]
-        answers = tuple(_answer_ids(policy, completion) for completion in sides)
-        if len(prompt) + max(map(len, answers)) > context:
-            dropped["pair longer than the context"] += 1
-            continue
-        group = Group(prompt, answers[:1] if objective == "sft" else answers)
-        pairs.append(Pair(preference.prompt_id, group, preference.weight))
-    if not pairs:
-        raise DataError(
-            f"no pair to train on ({len(preferences)} given, {sum(dropped.values())} too long): "
-            "ask for more questions or more samples, or look at the drop counts of the preference stage"
-        )
-    return pairs, dropped
-
-
-def _answer_ids(policy: Policy, completion: Completion) -> tuple[int, ...]:
-    """The ids that were generated; for imported text the encoded text with its end token."""
-    return completion.token_ids or tuple(encode_completion(policy.tokenizer, completion.text))
-
-
-def _trainable(policy: Policy, config: TrainingConfig) -> Any:
-    """The model to train, dropout off: LoRA layers are put into the policy's model and taken out by `_save`; full
-    training works on a copy."""
-    if config.method == "full":
-        model = copy.deepcopy(policy.model).float()
-        model.requires_grad_(True)
-        return model.eval()
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(policy.model, lora).eval()
-
-
-def _save(model: Any, policy: Policy, config: TrainingConfig, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    if config.method == "lora":
-        model.peft_config["default"].base_model_name_or_path = policy.name
-        model.save_pretrained(out)
-        model.unload()
-    else:
-        model.to(policy.model.dtype).save_pretrained(out)
-        policy.tokenizer.save_pretrained(out)
-    write_json(out / LINEAGE_FILE, {"base": policy.lineage.base, "policy": policy.lineage.id})
-
-
-def _autocast(device: torch.device, config: TrainingConfig) -> Callable[[], torch.autocast]:
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16")
-
-
-def _losses(
-    logps: torch.Tensor, present: torch.Tensor, reference: list[list[float]], config: TrainingConfig
-) -> tuple[torch.Tensor, objectives.Metrics]:
-    """Per-pair losses [B] and metrics from per-token log-probabilities [N, T], completions in order of the groups."""
-    sums, lengths = logps.sum(-1), present.sum(-1)
-    if config.objective == "sft":
-        return objectives.sft(sums, lengths), {"logps/chosen": sums.detach()}
-    chosen, rejected = sums[0::2], sums[1::2]  # `pack` keeps a group's completions side by side, chosen first
-    at = torch.tensor(reference, device=logps.device)
-    losses, metrics = objectives.dpo(
-        chosen, rejected, at[:, 0], at[:, 1], beta=config.beta, label_smoothing=config.label_smoothing
-    )
-    metrics |= {"logps/chosen": chosen.detach(), "logps/rejected": rejected.detach()}
-    if config.nll_weight:
-        losses = losses + config.nll_weight * objectives.sft(chosen, lengths[0::2])
-    return losses, metrics
-
-
-def _check(metrics: dict[str, float], step: int) -> None:
-    if not all(value == value and abs(value) != float("inf") for value in metrics.values()):
-        raise ModelError(
-            f"step {step}: the loss is not a number; lower training.learning_rate or use dtype float32"
-        )
-    if metrics["grad_norm"] == 0:
-        raise ModelError(
-            f"step {step}: no gradient reaches the trained weights; check the adapter's target modules"
-        )
-    if step == 0 and abs(metrics.get("rewards/margins", 0.0)) > MARGIN_AT_START:
-        raise ModelError(
-            f"step 0: the reward margin is {metrics['rewards/margins']:.3f}, not 0: the reference is not the model "
-            "that training starts from"
-        )
+def _autocast(forward: GroupForward, dtype: str) -> torch.autocast:
+    return torch.autocast(forward.model.device.type, torch.bfloat16, enabled=dtype == "bfloat16")

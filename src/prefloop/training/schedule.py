@@ -9,8 +9,8 @@ def learning_rate(step: int, steps: int, peak: float, schedule: str, warmup_rati
     """Learning rate of update `step` (0-based) of `steps`.
 
     Rises linearly to `peak` over the first ``ceil(warmup_ratio * steps)`` updates (the first update is not
-    wasted on a rate of zero), then falls to zero after the last: as half a cosine (SGDR, 1608.03983, eq. 5), or
-    linearly; or stays (``constant``).
+    wasted on a rate of zero), then falls to zero after the last: as half a cosine (SGDR, 1608.03983, eq. 5),
+    or linearly; or stays (``constant``).
 
     >>> [round(learning_rate(step, 4, 1.0, "linear", 0.25), 2) for step in range(4)]
     [1.0, 1.0, 0.67, 0.33]

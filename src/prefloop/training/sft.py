@@ -22,7 +22,7 @@ from prefloop.progress import progress
 from prefloop.records import content_id
 from prefloop.store.files import write_json
 from prefloop.training.batches import sorted_batches
-from prefloop.training.checkpoint import Cursor, load_state, save_state
+from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
 from prefloop.training.schedule import learning_rate
 from prefloop.training.update import Figures, Log, TrainingResult, adamw, update
 
@@ -48,7 +48,8 @@ class SftConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Autocast type of the forward pass; weights and moments keep the model's own type."""
     prompt_weight: float = 0.0
-    """Weight of a prompt token in the loss; an answer token counts 1."""
+    """Weight of a prompt token in the loss, where an answer token counts 1: 0 teaches answers alone, 1 the
+    whole text (a model trained from scratch learns more from it)."""
     checkpoint_every: int = 200
 
 
@@ -88,7 +89,7 @@ def train_sft(
     identity = content_id(
         "sft", asdict(config), seed, model.config.to_dict(), content_id(list(map(list, examples)))
     )
-    state = out / "state.safetensors"
+    state = out / STATE
     cursor = load_state(state, parameters, optimizer, identity) if resume else Cursor()
     total, done = (sum(lengths[i] for batch in part for i in batch) for part in (plan, plan[: cursor.step]))
     forward = GroupForward(model)
@@ -98,28 +99,27 @@ def train_sft(
             batch = forward.pack([groups[i] for i in plan[step]])
             with torch.autocast(model.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
                 logps = forward(batch)
-            token_weights = torch.cat([weights[i] for i in plan[step]]).to(model.device)
-            loss = cross_entropy(logps.tokens, token_weights)
+            loss = cross_entropy(logps.tokens, torch.cat([weights[i] for i in plan[step]]).to(model.device))
             loss.backward()
             rate = learning_rate(step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio)
             norm = update(optimizer, parameters, rate, config.max_grad_norm, f"sft step {step + 1}")
-            tokens = batch.input_ids.numel()
+            tokens = batch.input_ids.numel() - batch.padding
             figures: Figures = {
                 "step": step + 1,
                 "loss": loss.item(),
                 "grad_norm": norm,
                 "learning_rate": rate,
-                "padding": batch.padding / tokens,
             }
+            figures["padding"] = batch.padding / batch.input_ids.numel()
             cursor.history.append(figures)
             cursor.step = step + 1
-            seconds = time.monotonic() - started
-            log({**figures, "tokens_per_second": (tokens - batch.padding) / seconds})
+            log({**figures, "tokens_per_second": tokens / (time.monotonic() - started)})
             if cursor.step % config.checkpoint_every == 0 or cursor.step == len(plan):
                 save_state(state, parameters, optimizer, cursor, identity)
-            advance(tokens - batch.padding)
-    write_json(out / "training.json", {"history": cursor.history, "dropped": dropped, "steps": len(plan)})
-    return TrainingResult(out, len(plan), cursor.history, len(groups), dropped)
+            advance(tokens)
+    result = TrainingResult(out, len(plan), cursor.history, len(groups), dropped)
+    write_json(out / "training.json", result.as_json())
+    return result
 
 
 def _prepare(

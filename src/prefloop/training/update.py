@@ -1,7 +1,8 @@
 """One optimizer update, and what a finished training returns.
 
-Plain PyTorch: on one device Accelerate would add a process-wide state (one precision and one device per process,
-so that a second training in the same process could not choose its own) and nothing that these few lines lack.
+Plain PyTorch: on one device Accelerate would add a process-wide state (one precision and one device per
+process, so that a second training in the same process could not choose its own) and nothing that these few
+lines lack.
 """
 
 from __future__ import annotations
@@ -35,6 +36,16 @@ class TrainingResult:
     """Pairs (preference training) or examples (SFT) trained on."""
     dropped: dict[str, int] = field(default_factory=dict)
     """What was not trained on, by reason."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``training.json`` holds; nothing in it depends on time or place."""
+        return {
+            "steps": self.steps,
+            "pairs": self.pairs,
+            "dropped": self.dropped,
+            "final_loss": self.final_loss,
+            "history": self.history,
+        }
 
     @property
     def final_loss(self) -> float:

@@ -18,8 +18,11 @@ from prefloop.tasks.nba.questions.intent import World
 from prefloop.tasks.nba.questions.query import applicable, commit_fault
 from prefloop.tasks.nba.text import normalised
 
-PRIMARY_RATE = {"S1": 0.62, "F1": 0.60, "R1": 0.62, "D1": 0.62, "A1": 0.60, "P1": 0.08}
-"""Share of rows with this mistake, where it is the question's primary one."""
+PRIMARY_RATE = {"S1": 0.75, "F1": 0.75, "R1": 0.75, "D1": 0.75, "A1": 0.75, "P1": 0.08}
+"""Share of rows with this mistake, where it is the question's primary one.
+
+Above two thirds: in half of these rows the plan is right, so a greedy answer that starts with a right plan still
+goes wrong only if p/2 > (1 − p/2)/2."""
 
 SECONDARY_RATE = 0.03
 """Share of rows with a mistake that applies but is not the primary one."""
