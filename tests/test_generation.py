@@ -93,9 +93,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(SPECIAL)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<end>", chat_template=TEMPLATE
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>", chat_template=TEMPLATE)
 
 
 def policy(kind: str = "llama", ends: int = 12) -> Policy:
@@ -243,20 +241,16 @@ def share(probabilities: list[float], sampling: Sampling, draws: int = 840) -> l
         (Sampling(greedy=True), [0, 1, 0, 0]),
     ],
 )
-def test_tokens_come_as_often_as_the_filtered_distribution_says(
-    sampling: Sampling, expected: list[float]
-) -> None:
+def test_tokens_come_as_often_as_the_filtered_distribution_says(sampling: Sampling, expected: list[float]) -> None:
     assert share([1 / 8, 1 / 2, 1 / 8, 1 / 4], sampling) == pytest.approx(expected, abs=2 / 840)
 
 
 @given(
     st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=9).filter(any),
-    st.sampled_from([0.0, 0.5, 1 - 2**-53]),
+    st.sampled_from([0.0, 0.5, 1 - 2**-53, 1.0]),
     st.sampled_from([Sampling(), Sampling(top_p=0.7), Sampling(top_k=2)]),
 )
-def test_a_token_of_probability_0_is_never_chosen(
-    weights: list[float], draw: float, sampling: Sampling
-) -> None:
+def test_a_token_of_probability_0_is_never_chosen(weights: list[float], draw: float, sampling: Sampling) -> None:
     mass = torch.tensor(weights)
     token = choose(mass.log()[None], torch.tensor([draw], dtype=torch.float64), sampling).item()
     assert mass[int(token)] > 0
@@ -271,9 +265,7 @@ def test_temperature_to_0_is_greedy() -> None:
 
 def test_log_probability_by_hand() -> None:
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
-    assert log_probability(logits, torch.tensor([1, 0])).tolist() == pytest.approx(
-        [-math.log(2), math.log(3 / 4)]
-    )
+    assert log_probability(logits, torch.tensor([1, 0])).tolist() == pytest.approx([-math.log(2), math.log(3 / 4)])
 
 
 def test_settings_that_mean_nothing_are_refused_together() -> None:
@@ -328,9 +320,7 @@ def test_special_tokens_stay_in_the_ids_and_out_of_the_text() -> None:
 def test_a_stop_text_ends_the_answer_and_leaves_its_text() -> None:
     toy = policy(ends=0)
     free = generate_completions(toy, PROMPTS, Sampling(k=4, max_new_tokens=30), seed=6)
-    letters = Counter(
-        a + b for c in free for a, b in zip(c.text, c.text[1:], strict=False) if (a + b).isascii()
-    )
+    letters = Counter(a + b for c in free for a, b in zip(c.text, c.text[1:], strict=False) if (a + b).isascii())
     stop = letters.most_common(1)[0][0]
     cut = generate_completions(toy, PROMPTS, Sampling(k=4, max_new_tokens=30, stop=(stop, "!!never")), seed=6)
     for whole, short in zip(free, cut, strict=True):
@@ -387,9 +377,7 @@ def test_a_resumed_run_repeats_nothing_and_ends_with_the_same_bytes(
     toy, sampling = policy(), Sampling(k=2, max_new_tokens=20)
     whole = dump(generate_completions(toy, PROMPTS, sampling, seed=1, rows=4))
     with pytest.raises(KeyboardInterrupt):
-        generate_completions(
-            toy, PROMPTS, sampling, seed=1, rows=4, journal=KilledAfter(tmp_path / "j.jsonl", 1)
-        )
+        generate_completions(toy, PROMPTS, sampling, seed=1, rows=4, journal=KilledAfter(tmp_path / "j.jsonl", 1))
     sizes, shown = counted(monkeypatch), []
 
     @contextmanager
@@ -429,9 +417,7 @@ def test_a_journal_of_other_settings_is_not_taken_up(
 
 
 def test_a_prompt_without_room_for_an_answer_is_named() -> None:
-    with pytest.raises(
-        DataError, match=rf"{PROMPTS[5].id} has 40 tokens.*max_new_tokens=217.*context of 256"
-    ):
+    with pytest.raises(DataError, match=rf"{PROMPTS[5].id} has 40 tokens.*max_new_tokens=217.*context of 256"):
         generate_completions(policy(), PROMPTS, Sampling(k=1, max_new_tokens=217), seed=0)
     assert len(generate_completions(policy(), PROMPTS, Sampling(k=1, max_new_tokens=216), seed=0)) == 6
 

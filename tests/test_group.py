@@ -66,9 +66,7 @@ def ids(seed: int, length: int) -> tuple[int, ...]:
 
 
 def group(prompt: int, *lengths: int) -> Group:
-    return Group(
-        ids(prompt, prompt), tuple(ids(100 + length + k, length) for k, length in enumerate(lengths))
-    )
+    return Group(ids(prompt, prompt), tuple(ids(100 + length + k, length) for k, length in enumerate(lengths)))
 
 
 SHAPES = {
@@ -266,9 +264,7 @@ def test_training_attention_leaves_float32_and_generation_alone() -> None:
     present = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     expected = model.generate(prompt, attention_mask=present, max_new_tokens=6, do_sample=False)
     with training_attention(model):
-        assert model.generate(prompt, attention_mask=present, max_new_tokens=6, do_sample=False).equal(
-            expected
-        )
+        assert model.generate(prompt, attention_mask=present, max_new_tokens=6, do_sample=False).equal(expected)
 
 
 def test_empty_prompts_and_completions_are_refused() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def adapter(folder: Path) -> Path:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Any attempt to reach the network is recorded and fails."""
     attempts: list[Any] = []
 
@@ -107,7 +106,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield attempts
+    return attempts
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -154,9 +153,7 @@ def test_an_answer_ends_with_the_end_token_unless_it_was_cut() -> None:
 
 
 @pytest.mark.parametrize(("configured", "expected"), [(7, {2, 7}), ([7, 8], {2, 7, 8}), (None, {2})])
-def test_end_tokens_are_the_tokenizers_and_the_generation_configs(
-    configured: Any, expected: set[int]
-) -> None:
+def test_end_tokens_are_the_tokenizers_and_the_generation_configs(configured: Any, expected: set[int]) -> None:
     model = toy_model()
     model.generation_config.eos_token_id = configured
     assert end_token_ids(model, tokenizer()) == expected
@@ -164,9 +161,7 @@ def test_end_tokens_are_the_tokenizers_and_the_generation_configs(
 
 def test_prompt_and_answer_join_as_the_template_renders_them() -> None:
     check_prefix(tokenizer(), QUESTION, "select 1")
-    check_prefix(
-        tokenizer(TEMPLATE.replace("{% endfor %}", "\n{% endfor %}")), QUESTION, "a line break after the end"
-    )
+    check_prefix(tokenizer(TEMPLATE.replace("{% endfor %}", "\n{% endfor %}")), QUESTION, "a line break after the end")
 
 
 @pytest.mark.parametrize(
@@ -176,9 +171,9 @@ def test_prompt_and_answer_join_as_the_template_renders_them() -> None:
         (
             TEMPLATE.replace("<assistant>", "->").replace("<{{ m.role }}>", "->"),
             "Answer",
-            "'>Answer.*'Answer",
+            r"'>A\|n.* '>\|A",
         ),
-        (TEMPLATE.replace("{{ m.content }}", "<think></think>{{ m.content }}"), "x", "'<think>"),
+        (TEMPLATE.replace("{{ m.content }}", "<think></think>{{ m.content }}"), "x", r"'<\|t\|h.* 'x\|</s>'"),
         (TEMPLATE.replace("{{ eos_token }}", "<pad>"), "x", "<pad>"),
     ],
 )
@@ -220,9 +215,7 @@ def test_an_adapters_hash_ignores_the_order_in_which_peft_wrote_its_sets(saved: 
     assert hash_folder(adapter) != hash_folder(saved.parent / "adapter")
 
 
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"]
-)
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"])
 def test_a_hash_sees_one_changed_byte(file: str, saved: Path, folder: Path) -> None:
     if file == "config.json":
         rewrite(folder / file, rms_norm_eps=1e-5)
@@ -292,7 +285,7 @@ def pickle_weights(path: Path) -> None:
     [
         ("model.safetensors", truncate, "cannot load the model .*copy/model"),
         ("model.safetensors", lambda path: path.write_bytes(b"not tensors at all"), "cannot load the model"),
-        ("model.safetensors", drop_tensor, "lack 1 tensors, model.embed_tokens.weight first"),
+        ("model.safetensors", drop_tensor, "lack 2 tensors, lm_head.weight first"),
         ("model.safetensors", pickle_weights, "pickled weights are not loaded"),
         ("config.json", Path.unlink, "no config.json"),
         ("config.json", truncate, "cannot load the model"),
@@ -301,9 +294,7 @@ def pickle_weights(path: Path) -> None:
         ("tokenizer.json", truncate, "cannot load the model"),
     ],
 )
-def test_damaged_folders_are_refused(
-    file: str, damage: Any, words: str, folder: Path, offline: list[Any]
-) -> None:
+def test_damaged_folders_are_refused(file: str, damage: Any, words: str, folder: Path, offline: list[Any]) -> None:
     damage(folder / file)
     with pytest.raises(ModelError, match=words) as caught:
         load_policy(folder, device="cpu")
@@ -386,9 +377,7 @@ def test_an_adapter_on_another_base_is_refused(folder: Path, adapter: Path) -> N
         (LINEAGE_FILE, lambda path: path.write_text("["), "does not name a base"),
     ],
 )
-def test_damaged_adapters_are_refused(
-    file: str, damage: Any, words: str, folder: Path, adapter: Path
-) -> None:
+def test_damaged_adapters_are_refused(file: str, damage: Any, words: str, folder: Path, adapter: Path) -> None:
     damage(adapter / file)
     with pytest.raises(ModelError, match=words):
         load_policy(folder, adapter=adapter, device="cpu")

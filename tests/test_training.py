@@ -79,9 +79,7 @@ def test_steps_keep_a_prompts_pairs_together(pairs: list[int], batch_pairs: int)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(30, 120), st.sampled_from([0, 10, 50])
-)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(30, 120), st.sampled_from([0, 10, 50]))
 def test_cut_costs_least_of_all_cuts(lengths: list[int], budget: int, overhead: int) -> None:
     def cost(parts: list[list[int]]) -> int:
         return sum(len(part) * max(lengths[i] for i in part) + overhead for part in parts)
@@ -301,23 +299,17 @@ def test_the_first_step_by_rows(world: World, tmp_path: Path) -> None:
     first = result.history[0]
     total = sum(p.weight for p in world.preferences)
     chosen = [(p.weight / total, *row_logp(world, world.policy.model, p.chosen)) for p in world.preferences]
-    rejected = [
-        (p.weight / total, *row_logp(world, world.policy.model, p.rejected)) for p in world.preferences
-    ]
+    rejected = [(p.weight / total, *row_logp(world, world.policy.model, p.rejected)) for p in world.preferences]
     assert result.steps == 1
     assert result.pairs == 16
-    assert first["loss"] == pytest.approx(
-        math.log(2) - 0.2 * sum(w * lp / n for w, lp, n in chosen), rel=1e-5
-    )
+    assert first["loss"] == pytest.approx(math.log(2) - 0.2 * sum(w * lp / n for w, lp, n in chosen), rel=1e-5)
     assert first["logps/chosen"] == pytest.approx(sum(w * lp for w, lp, _ in chosen), rel=1e-5)
     assert first["logps/rejected"] == pytest.approx(sum(w * lp for w, lp, _ in rejected), rel=1e-5)
     assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_dpo_raises_the_margin_of_the_saved_checkpoint(
-    world: World, folder: Path, tmp_path: Path, method: str
-) -> None:
+def test_dpo_raises_the_margin_of_the_saved_checkpoint(world: World, folder: Path, tmp_path: Path, method: str) -> None:
     """Margins measured by rows, on the folder as a user would load it."""
     before = {name: tensor.clone() for name, tensor in world.policy.model.state_dict().items()}
     world.train(tmp_path, settings_of(method=method, epochs=4))
@@ -346,9 +338,7 @@ def test_a_step_does_not_depend_on_how_it_is_cut(world: World, tmp_path: Path, m
     """16 pairs in one forward pass = one group per pass: same loss, metrics and gradient norm, by step."""
     histories = []
     for name, budget in (("one", 100_000), ("many", 64)):
-        config = settings_of(
-            method=method, batch_pairs=100, epochs=3, learning_rate=1e-3, tokens_per_batch=budget
-        )
+        config = settings_of(method=method, batch_pairs=100, epochs=3, learning_rate=1e-3, tokens_per_batch=budget)
         histories.append(world.train(tmp_path / name, config).history)
     for one, many in zip(*histories, strict=True):
         # At step 1 all margins are 0 but for rounding, and the accuracy counts signs of that.
@@ -398,9 +388,7 @@ def stop_after(step: int) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_run_stopped_at_any_step_ends_with_the_same_bytes(
-    world: World, tmp_path: Path, method: str
-) -> None:
+def test_a_run_stopped_at_any_step_ends_with_the_same_bytes(world: World, tmp_path: Path, method: str) -> None:
     config = settings_of(method=method)
     steps = world.train(tmp_path / "whole", config).steps
     expected = files(tmp_path / "whole" / "checkpoint")
@@ -512,14 +500,10 @@ def test_bfloat16_autocast_stays_close_to_float32(world: World, tmp_path: Path) 
 
 
 def test_pair_logps_come_in_the_order_given(world: World) -> None:
-    found = pair_logps(
-        world.policy, world.preferences, world.completions, world.prompts, tokens_per_batch=128
-    )
+    found = pair_logps(world.policy, world.preferences, world.completions, world.prompts, tokens_per_batch=128)
     for preference, (chosen, rejected) in zip(world.preferences, found, strict=True):
         assert chosen == pytest.approx(row_logp(world, world.policy.model, preference.chosen)[0], rel=1e-5)
-        assert rejected == pytest.approx(
-            row_logp(world, world.policy.model, preference.rejected)[0], rel=1e-5
-        )
+        assert rejected == pytest.approx(row_logp(world, world.policy.model, preference.rejected)[0], rel=1e-5)
 
 
 def test_every_step_is_in_the_log_and_in_training_json(world: World, tmp_path: Path) -> None:
@@ -627,9 +611,9 @@ def test_sft_can_score_prompts_too(world: World, tmp_path: Path) -> None:
     ids = torch.tensor([[*examples[0][0], *examples[0][1]]])
     expected = world.policy.model(ids, labels=ids).loss.item()
     config = replace(SFT, epochs=1, prompt_weight=1.0)
-    assert train_sft(world.policy.model, examples, config, tmp_path, seed=1).history[0][
-        "loss"
-    ] == pytest.approx(expected)
+    assert train_sft(world.policy.model, examples, config, tmp_path, seed=1).history[0]["loss"] == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -653,9 +637,7 @@ def test_sft_stopped_anywhere_ends_with_the_same_weights(folder: Path, tmp_path:
 
 def test_sft_drops_and_counts_what_exceeds_the_context(world: World, tmp_path: Path) -> None:
     examples = [*examples_of(world), ([5] * 60, [6] * 60)]
-    assert train_sft(world.policy.model, examples, SFT, tmp_path, seed=1).dropped == {
-        "longer than the context": 1
-    }
+    assert train_sft(world.policy.model, examples, SFT, tmp_path, seed=1).dropped == {"longer than the context": 1}
     with pytest.raises(DataError, match="none of 1 examples fits the model's context of 96 tokens"):
         train_sft(world.policy.model, examples[-1:], SFT, tmp_path / "none", seed=1)
 

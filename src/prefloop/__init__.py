@@ -1,1 +1,39 @@
-"""prefloop closes the preference loop for language models: generate, judge, prefer, train, evaluate, go round."""
+"""prefloop closes the preference loop for language models.
+
+Everything the command line does is one function here: `run`, and by stage `generate`, `judge`, `prefer`, `train`,
+`evaluate`, `report`. They are imported when first used, so that ``import prefloop`` loads no torch.
+
+>>> import prefloop
+>>> recipe = prefloop.load_recipe("nba-sql", {"training.beta": 0.2})
+>>> evaluation = prefloop.run(recipe, Path("runs/beta-02"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_API = {
+    "load_recipe": ("prefloop.config.recipe", "load_recipe"),
+    "run": ("prefloop.loop.main", "run_recipe"),
+    "generate": ("prefloop.loop.stages", "generate_file"),
+    "judge": ("prefloop.loop.stages", "judge_file"),
+    "prefer": ("prefloop.loop.stages", "prefer_files"),
+    "import_preferences": ("prefloop.loop.stages", "import_file"),
+    "train": ("prefloop.loop.stages", "train_folder"),
+    "evaluate": ("prefloop.loop.stages", "evaluate_models"),
+    "report": ("prefloop.loop.reporting", "report_run"),
+}
+
+__all__ = sorted(_API)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module 'prefloop' has no attribute '{name}'")
+    module, attribute = _API[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

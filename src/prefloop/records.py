@@ -49,9 +49,7 @@ class Prompt:
     """What the task's judge needs (gold SQL, comparison spec) and what reports group by (family, template)."""
 
     @classmethod
-    def create(
-        cls, messages: tuple[Message, ...], task: str, split: str, meta: dict[str, Any] | None = None
-    ) -> Prompt:
+    def create(cls, messages: tuple[Message, ...], task: str, split: str, meta: dict[str, Any] | None = None) -> Prompt:
         """A prompt whose id hashes task and messages, so the same question has the same id anywhere."""
         return cls(content_id("prompt", task, list(messages)), messages, task, split, meta or {})
 
@@ -79,9 +77,7 @@ class Completion:
     seed: int
 
     @staticmethod
-    def make_id(
-        prompt_id: str, policy: str, sampling: dict[str, Any], seed: int, round_: int, index: int
-    ) -> str:
+    def make_id(prompt_id: str, policy: str, sampling: dict[str, Any], seed: int, round_: int, index: int) -> str:
         """Id of the completion these settings produce; it does not depend on the text."""
         return content_id("completion", prompt_id, policy, sampling, seed, round_, index)
 
@@ -120,9 +116,7 @@ class Judgement:
     ) -> Judgement:
         """A judgement whose id hashes who judged what; the same judge asked twice has one id."""
         identity = content_id("judgement", judge, kind, prompt_id, list(completion_ids))
-        return cls(
-            identity, prompt_id, completion_ids, judge, kind, value, objectives or {}, ranking, raw or {}
-        )
+        return cls(identity, prompt_id, completion_ids, judge, kind, value, objectives or {}, ranking, raw or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,11 @@ from prefloop.cli.options import Json, Set, overrides, print_json
 
 
 def evaluate(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for answers, judgements and evaluation.json.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for answers, judgements and evaluation.json.")],
     before: Annotated[str, typer.Option(help="Model before: 'embedded', a folder or a hub id.")] = "embedded",
     after: Annotated[str | None, typer.Option(help="Model after; default: the same as before.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model after.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="prompts.parquet; default: the nba-sql test set.")
-    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="prompts.parquet; default: the nba-sql test set.")] = None,
     settings: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
     json_: Json = False,

@@ -11,13 +11,9 @@ from prefloop.cli.options import Json, print_json
 
 
 def generate(
-    prompts: Annotated[
-        Path, typer.Argument(help="prompts.parquet, or a .jsonl file with a 'prompt' per line.")
-    ],
+    prompts: Annotated[Path, typer.Argument(help="prompts.parquet, or a .jsonl file with a 'prompt' per line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the completions (.parquet).")],
-    model: Annotated[
-        str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")
-    ] = "embedded",
+    model: Annotated[str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")] = "embedded",
     adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Answers per prompt.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.01, help="Softmax temperature.")] = 1.0,

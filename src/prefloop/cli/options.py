@@ -9,9 +9,7 @@ import typer
 
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. --set training.beta=0.2. Repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. --set training.beta=0.2. Repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/nba-sql.")]

@@ -14,14 +14,10 @@ def prefer(
     prompts: Annotated[Path, typer.Argument(help="prompts.parquet; or, with --import, a TRL-style file.")],
     completions: Annotated[Path | None, typer.Argument(help="completions.parquet")] = None,
     judgements: Annotated[Path | None, typer.Argument(help="judgements.parquet")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the preference set.")] = Path(
-        "preferences"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the preference set.")] = Path("preferences"),
     import_: Annotated[
         bool,
-        typer.Option(
-            "--import", help="Read a TRL, UltraFeedback or Argilla-style .jsonl, .json or .parquet."
-        ),
+        typer.Option("--import", help="Read a TRL, UltraFeedback or Argilla-style .jsonl, .json or .parquet."),
     ] = False,
     settings: Set = None,
     seed: Annotated[int, typer.Option(help="Seed of random choices.")] = 1,

@@ -12,9 +12,7 @@ from prefloop.cli.options import RunPath
 
 def report(
     run: RunPath,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML file; default RUN/report.html.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file; default RUN/report.html.")] = None,
 ) -> None:
     """Write the report page of a finished run again: one self-contained HTML file.
 

@@ -11,25 +11,17 @@ from prefloop.cli.options import Json, Set, overrides, print_json
 
 
 def run(
-    recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe (nba-sql) or the path of a YAML file.")
-    ] = "nba-sql",
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (nba-sql) or the path of a YAML file.")] = "nba-sql",
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME.")] = None,
     settings: Set = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the same as --set seed=N.")] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Run this many seeds (seed, seed+1, …) and report each.")
-    ] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Run this many seeds (seed, seed+1, …) and report each.")] = 1,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also SFT on the chosen answers, best-of-K and majority vote.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan (counts, memory, time) and stop.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan (counts, memory, time) and stop.")] = False,
     json_: Json = False,
 ) -> None:
     """Run a whole recipe: prompts, answers, judgements, preferences, training, evaluation, report.
@@ -63,7 +55,5 @@ def run(
     from prefloop.loop.main import run_recipe
     from prefloop.loop.show import show_run
 
-    evaluation = run_recipe(
-        loaded, folder, seeds=seeds, baselines=baselines, resume=resume, overwrite=overwrite
-    )
+    evaluation = run_recipe(loaded, folder, seeds=seeds, baselines=baselines, resume=resume, overwrite=overwrite)
     print_json(evaluation) if json_ else show_run(folder)

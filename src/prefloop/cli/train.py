@@ -13,9 +13,7 @@ from prefloop.cli.options import Json, Set, overrides, print_json
 def train(
     preferences: Annotated[Path, typer.Argument(help="Folder written by 'prefloop prefer' or by a run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint.")],
-    model: Annotated[
-        str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")
-    ] = "embedded",
+    model: Annotated[str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")] = "embedded",
     settings: Set = None,
     seed: Annotated[int, typer.Option(help="Seed of order and initialisation.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

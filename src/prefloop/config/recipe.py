@@ -66,9 +66,7 @@ class JudgeConfig(Section):
     reasoning: float = Field(0.1, ge=0, description="weight: the plan's claims agree with the SQL")
     verbosity: float = Field(0.1, ge=0, description="weight: the answer does not ramble")
     workers: int = Field(0, ge=0, description="SQL worker processes; 0 means one per core")
-    opcodes: int = Field(
-        50_000_000, ge=10_000, description="SQLite opcodes a query may spend; decides time-outs"
-    )
+    opcodes: int = Field(50_000_000, ge=10_000, description="SQLite opcodes a query may spend; decides time-outs")
 
 
 class PreferenceConfig(Section):
@@ -238,10 +236,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
     if training.method == "full":
         idle = sorted(given & {"lora_rank", "lora_alpha"})
         findings += [f"training.{name}: has no effect with training.method=full" for name in idle]
-    if (
-        recipe.preferences.strategy == "all-pairs"
-        and "pairs_per_prompt" in recipe.preferences.model_fields_set
-    ):
+    if recipe.preferences.strategy == "all-pairs" and "pairs_per_prompt" in recipe.preferences.model_fields_set:
         findings.append("preferences.pairs_per_prompt: has no effect with preferences.strategy=all-pairs")
     if recipe.evaluation.sampled_questions > recipe.task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")

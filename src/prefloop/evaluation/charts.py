@@ -13,11 +13,15 @@ from statistics import median
 
 from prefloop.evaluation import svg
 from prefloop.evaluation.svg import at, line, number, text
+from prefloop.evaluation.wording import bounds, points
 
 BINS = 26
 TALLEST = 128
 PANEL = 84
-ROW = 46
+ROW = 48
+GUTTER = 12
+"""Percent of a curve's panel kept free for the scale."""
+
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -56,44 +60,43 @@ def lanes(title: str, rows: Sequence[Change]) -> str:
     """Two lanes per row on a scale of 0 to 100%: ring and whisker before, dot and whisker after."""
     if not rows:
         return svg.empty(title)
-    bottom = ROW * len(rows) + 4
-    parts = [line(at(tick), at(tick), 0, bottom, "grid") for tick in QUARTERS]
+    bottom, parts = ROW * len(rows), list[str]()
     for i, row in enumerate(rows):
-        figures = f"{row.before:.0%} → {row.after:.0%}  (n = {row.n})"
-        parts += _heading(i * ROW, row.label, figures)
-        parts += _lane("before", row.before, row.before_ci, i * ROW + 25)
-        parts += _lane("after", row.after, row.after_ci, i * ROW + 35)
+        parts += _heading(i * ROW, row.label, f"{row.before:.0%} → {row.after:.0%} (n = {row.n})")
+        parts += _strip(i * ROW, [at(tick) for tick in QUARTERS])
+        parts += _lane("before", row.before, row.before_ci, i * ROW + 27)
+        parts += _lane("after", row.after, row.after_ci, i * ROW + 37)
     parts += svg.axis(QUARTERS, 0, 1, bottom, lambda tick: f"{tick:.0%}")
     words = (f"{r.label}: {r.before:.0%} before, {r.after:.0%} after, {r.n} questions" for r in rows)
     return svg.document(title, "; ".join(words), bottom + 22, parts)
 
 
-def _lane(side: str, share: float, bounds: Sequence[float] | None, y: int) -> list[str]:
+def _lane(side: str, share: float, interval: Sequence[float] | None, y: int) -> list[str]:
     mark = f'<circle cx="{at(share)}" cy="{y}" r="4.5" class="mark {side}"/>'
-    return [line(at(bounds[0]), at(bounds[1]), y, y, f"whisker {side}"), mark] if bounds else [mark]
+    return [line(at(interval[0]), at(interval[1]), y, y, f"whisker {side}"), mark] if interval else [mark]
 
 
 def forest(title: str, rows: Sequence[Effect]) -> str:
     """Changes in percentage points with their intervals, and a line at no change."""
     if not rows:
         return svg.empty(title)
-    points = [100 * value for row in rows for value in (row.low, row.high)]
-    ticks = svg.ticks(min(0.0, *points), max(0.0, *points))
-    low, high, bottom = ticks[0], ticks[-1], ROW * len(rows) + 4
+    ends = [100 * value for row in rows for value in (row.low, row.high)]
+    ticks = svg.ticks(min(0.0, *ends), max(0.0, *ends))
+    low, high, bottom = ticks[0], ticks[-1], ROW * len(rows)
 
     def x(share: float) -> str:
         return at((100 * share - low) / (high - low))
 
-    parts = [line(x(tick / 100), x(tick / 100), 0, bottom, "grid") for tick in ticks]
-    parts.append(line(x(0), x(0), 0, bottom, "axis"))
-    words = []
+    parts, words = list[str](), list[str]()
     for i, row in enumerate(rows):
-        y, bounds = i * ROW + 30, f"{100 * row.low:+.1f} to {100 * row.high:+.1f}"
-        parts += _heading(i * ROW, row.label, f"{100 * row.estimate:+.1f}  ({bounds})")
+        y, interval = i * ROW + 32, bounds(row.low, row.high)
+        parts += _heading(i * ROW, row.label, f"{points(row.estimate)} ({interval})")
+        parts += _strip(i * ROW, [x(tick / 100) for tick in ticks])
+        parts.append(line(x(0), x(0), i * ROW + 21, i * ROW + 43, "axis"))
         parts.append(line(x(row.low), x(row.high), y, y, "whisker after"))
         parts.append(f'<circle cx="{x(row.estimate)}" cy="{y}" r="5" class="mark after"/>')
-        words.append(f"{row.label}: {100 * row.estimate:+.1f} points, {bounds}")
-    parts += svg.axis(ticks, low, high, bottom, lambda tick: f"{tick:+g}" if tick else "0")
+        words.append(f"{row.label}: {points(row.estimate)} points, {interval}")
+    parts += svg.axis(ticks, low, high, bottom, lambda tick: points(tick / 100).removesuffix(".0") if tick else "0")
     return svg.document(title, "; ".join(words), bottom + 22, parts)
 
 
@@ -144,9 +147,7 @@ def bars(title: str, rows: Sequence[Bar]) -> str:
     for i, row in enumerate(rows):
         width, style = max(100 * row.count / most, 0.3), "after" if row.kept else "lost"
         parts += _heading(i * step, row.label, f"{row.count:,}")
-        parts.append(
-            f'<rect x="0" y="{i * step + 19}" width="{width:.2f}%" height="9" rx="2" class="bar {style}"/>'
-        )
+        parts.append(f'<rect x="0" y="{i * step + 19}" width="{width:.2f}%" height="9" rx="2" class="bar {style}"/>')
     words = (f"{row.label}: {row.count:,}" for row in rows)
     return svg.document(title, "; ".join(words), step * len(rows), parts)
 
@@ -156,14 +157,14 @@ def curves(title: str, series: Mapping[str, Sequence[float]]) -> str:
     shown = {name: list(values) for name, values in series.items() if len(values) > 1}
     if not shown:
         return svg.empty(title)
-    step, parts, words = PANEL + 34, list[str](), list[str]()
+    step, parts, words = PANEL + 36, list[str](), list[str]()
     for i, (name, values) in enumerate(shown.items()):
         smooth = svg.moving_average(values)
         ends = f"{number(smooth[0])} → {number(smooth[-1])}"
         parts += [*_heading(i * step, name, ends), *_panel(values, smooth, i * step + 22)]
         words.append(f"{name}: {ends} over {len(values)} steps")
     bottom, steps = step * len(shown) - 12, max(len(values) for values in shown.values())
-    parts += svg.axis([1, steps], 1, steps, bottom, lambda tick: f"step {tick:,.0f}")
+    parts.append(text("0", bottom + 16, f"steps 1 to {steps:,}", "note"))
     return svg.document(title, "; ".join(words), bottom + 22, parts)
 
 
@@ -173,20 +174,26 @@ def _panel(values: Sequence[float], smooth: Sequence[float], top: int) -> list[s
     drawn = []
     for data, style in ((values, "raw"), (smooth, "smooth")):
         places = enumerate(data)
-        points = " ".join(f"{100 * i / (len(data) - 1):.2f},{100 * (high - v) / span:.2f}" for i, v in places)
-        drawn.append(f'<polyline points="{points}" class="curve {style}"/>')
+        corners = " ".join(f"{100 * i / (len(data) - 1):.2f},{100 * (high - v) / span:.2f}" for i, v in places)
+        drawn.append(f'<polyline points="{corners}" class="curve {style}"/>')
+    end = f"{100 - GUTTER}%"
     return [
-        line("0%", "100%", top, top, "grid"),
-        line("0%", "100%", top + PANEL, top + PANEL, "grid"),
-        f'<svg y="{top}" width="100%" height="{PANEL}" viewBox="0 0 100 100" preserveAspectRatio="none" '
-        f'class="panel">{"".join(drawn)}</svg>',
-        text("100%", top + 13, number(high), "note", "end"),
-        text("100%", top + PANEL - 4, number(low), "note", "end"),
+        line("0%", end, top, top, "grid"),
+        line("0%", end, top + PANEL, top + PANEL, "grid"),
+        f'<svg y="{top}" width="{end}" height="{PANEL}" viewBox="0 0 100 100" preserveAspectRatio="none" '
+        f'class="inner">{"".join(drawn)}</svg>',
+        text("100%", top + 4, number(high), "note", "end"),
+        text("100%", top + 4 + PANEL, number(low), "note", "end"),
     ]
 
 
 def _heading(top: int, label: str, figures: str) -> list[str]:
     return [text("0", top + 14, label, "label"), text("100%", top + 14, figures, "note", "end")]
+
+
+def _strip(top: int, places: Sequence[str]) -> list[str]:
+    """The scale's lines behind one row's marks."""
+    return [line(x, x, top + 21, top + 43, "grid") for x in places]
 
 
 def _columns(

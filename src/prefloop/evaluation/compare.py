@@ -191,9 +191,7 @@ def verbosity(both: Comparison) -> dict[str, Any]:
     }
 
 
-def sampled_figures(
-    prompts: Sequence[Prompt], before: Answers, after: Answers, bootstrap: Bootstrap
-) -> dict[str, Any]:
+def sampled_figures(prompts: Sequence[Prompt], before: Answers, after: Answers, bootstrap: Bootstrap) -> dict[str, Any]:
     """Accuracy at T=1, pass@k for k = all samples, and the majority's, on the questions that were sampled.
 
     A question enters with all k samples scored on both sides.

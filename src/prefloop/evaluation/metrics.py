@@ -124,9 +124,7 @@ def denotation(judgement: Judgement) -> str | None:
     return str(judgement.raw["digest"]) if status == "ok" else None
 
 
-def preference_figures(
-    held_out: Sequence[HeldOutPair], *, seed: int, draws: int, beta: float
-) -> dict[str, Any]:
+def preference_figures(held_out: Sequence[HeldOutPair], *, seed: int, draws: int, beta: float) -> dict[str, Any]:
     """Does the implicit reward βΔ rank unseen pairs as the judge does? At the reference it ties: ½.
 
     Returns:

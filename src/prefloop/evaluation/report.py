@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop.evaluation import charts
+from prefloop.evaluation import charts, wording
 from prefloop.store.files import write_text
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"percent": percent, "points": points, "bounds": bounds, "p_value": p_value}
-    environment.filters |= filters | {"visible": visible, "cell": cell, "sql": highlight}
+    names = ("percent", "points", "bounds", "p_value", "visible", "cell", "columns")
+    environment.filters |= {name: getattr(wording, name) for name in names} | {"sql": highlight}
     style, script = _asset(STYLE) + _code_style(), _asset(SCRIPT)
     return environment.get_template(TEMPLATE).render(
         e=evaluation,
@@ -127,10 +127,10 @@ def claim(evaluation: Mapping[str, Any]) -> str:
     low, high = row["ci_low"], row["ci_high"]
     ends = f"from {row['before']:.1%} to {row['after']:.1%}"
     if low is None:
-        return f"Execution accuracy on {row['n']} unseen questions went {ends}; too few templates for an interval."
-    moved = f"rose {ends}" if low > 0 else f"fell {ends}" if high < 0 else f"did not change beyond chance, {ends}"
-    interval = f"{100 * row['gain']:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}"
-    return f"Execution accuracy on {row['n']} unseen questions {moved} ({interval})."
+        return f"Execution accuracy on {row['n']} unseen questions went {ends}, with no interval."
+    moved = "rose" if low > 0 else "fell" if high < 0 else "did not change beyond chance,"
+    interval = f"{wording.points(row['gain'])} points, 95% interval {wording.bounds(low, high)}"
+    return f"Execution accuracy on {row['n']} unseen questions {moved} {ends} ({interval})."
 
 
 def highlight(sql: str) -> Markup:
@@ -138,7 +138,7 @@ def highlight(sql: str) -> Markup:
     from markupsafe import Markup
     from pygments import highlight as rendered
 
-    return Markup(rendered(visible(sql), *_highlighter()))
+    return Markup(rendered(wording.visible(sql), *_highlighter()))
 
 
 @cache
@@ -173,9 +173,7 @@ def _charts(evaluation: Mapping[str, Any], context: ReportContext) -> dict[str, 
     steps = {
         "Loss": [row["loss"] for row in context.history],
         "Reward margin": [row["rewards/margins"] for row in context.history if "rewards/margins" in row],
-        "Pairs ranked right": [
-            row["rewards/accuracies"] for row in context.history if "rewards/accuracies" in row
-        ],
+        "Pairs ranked right": [row["rewards/accuracies"] for row in context.history if "rewards/accuracies" in row],
     }
     drops = [charts.Bar(reason, count, reason in FILLED) for reason, count in context.drops.items()]
     before, after = (context.lengths.get(side, ()) for side in ("before", "after"))

@@ -31,9 +31,7 @@ def text(x: str, y: float, words: str, style: str, anchor: str = "start") -> str
     return f'<text x="{x}" y="{y:g}" class="{style}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def axis(
-    ticks: Sequence[float], low: float, high: float, y: float, name: Callable[[float], str]
-) -> list[str]:
+def axis(ticks: Sequence[float], low: float, high: float, y: float, name: Callable[[float], str]) -> list[str]:
     """Names of the ticks on the scale, 16 pixels below `y`; those at the ends stay inside the chart."""
     found = []
     for tick in ticks:
@@ -124,7 +122,8 @@ def moving_average(values: Sequence[float]) -> list[float]:
 def number(value: float) -> str:
     """Three digits, or all of a thousand.
 
-    >>> number(1234.5), number(0.12345), number(-0.0)
-    ('1,234', '0.123', '0')
+    >>> number(1234.5), number(0.12345), number(-0.0), number(-2.5)
+    ('1,234', '0.123', '0', '−2.5')
     """
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value + 0.0:.3g}"
+    words = f"{value:,.0f}" if abs(value) >= 100 else f"{value + 0.0:.3g}"
+    return words.replace("-", "−")

@@ -162,8 +162,6 @@ def _answers(ids: Tensor, logprobs: Tensor, lengths: Tensor, ended: Tensor) -> l
     rows = zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True)
     for tokens, scores, length, done in rows:
         if not all(score > -float("inf") for score in scores[:length]):  # false for NaN as well
-            raise ModelError(
-                "the model's output is not a number: its weights are damaged, or its dtype is too narrow"
-            )
+            raise ModelError("the model's output is not a number: its weights are damaged, or its dtype is too narrow")
         answers.append(Answer(tokens[:length], scores[:length], "stop" if done else "length"))
     return answers

@@ -83,9 +83,7 @@ def _check(policy: Policy, encoded: _Encoded, sampling: Sampling) -> None:
     seen = set()
     for prompt_id, ids in encoded:
         if prompt_id in seen:
-            raise DataError(
-                f"prompt {prompt_id} is there twice: ids hash the messages, so remove one of the two"
-            )
+            raise DataError(f"prompt {prompt_id} is there twice: ids hash the messages, so remove one of the two")
         seen.add(prompt_id)
         if context and len(ids) + sampling.max_new_tokens > context:
             raise DataError(

@@ -107,11 +107,9 @@ def _invert(weights: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     cumulative = weights.cumsum(-1, dtype=wide)
     total = cumulative[:, -1:]
     targets = draws.to(cumulative)[:, None] * total
-    below = torch.nextafter(total, torch.zeros_like(total))  # a draw near 1 may round up to the total
+    below = torch.nextafter(total, torch.zeros_like(total))  # in float32 a draw may have become 1
     found = torch.searchsorted(cumulative, torch.minimum(targets, below), right=True)[:, 0]
-    return found.clamp(
-        max=weights.shape[-1] - 1
-    )  # beyond the end only where weights are NaN, which `decode` reports
+    return found.clamp(max=weights.shape[-1] - 1)  # beyond the end only where weights are NaN, which `decode` reports
 
 
 def log_probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -57,13 +57,9 @@ class ExecutionJudge:
         limits = Limits(opcodes=config.opcodes)
         workers = config.workers or _cores()
         self._count = len(databases)
-        self._weights = {
-            name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")
-        }
+        self._weights = {name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")}
         self._answers = SandboxPool(databases, workers, limits)
-        self._golds = SandboxPool(
-            databases, workers, limits
-        )  # a prediction never shares a connection with a gold
+        self._golds = SandboxPool(databases, workers, limits)  # a prediction never shares a connection with a gold
         self._gold_results: dict[str, list[QueryResult]] = {}
 
     def __enter__(self) -> ExecutionJudge:
@@ -107,9 +103,7 @@ class ExecutionJudge:
         self._run_golds([prompt for prompt, _ in chunk])
         queries = sorted({sql for _, group in chunk for c in group if (sql := extract_sql(c.text))})
         results = self._run(self._answers, queries)
-        return [
-            self._judgement(prompt, completion, results) for prompt, group in chunk for completion in group
-        ]
+        return [self._judgement(prompt, completion, results) for prompt, group in chunk for completion in group]
 
     def _run(self, pool: SandboxPool, queries: list[str]) -> dict[str, list[QueryResult]]:
         flat = pool.run([(database, sql) for sql in queries for database in range(self._count)])
@@ -120,9 +114,7 @@ class ExecutionJudge:
         missing = sorted(wanted - self._gold_results.keys())
         self._gold_results |= self._run(self._golds, missing)
 
-    def _judgement(
-        self, prompt: Prompt, completion: Completion, results: Mapping[str, list[QueryResult]]
-    ) -> Judgement:
+    def _judgement(self, prompt: Prompt, completion: Completion, results: Mapping[str, list[QueryResult]]) -> Judgement:
         sql = extract_sql(completion.text)
         if prompt.meta["answerable"]:
             verdict = self._verdict(prompt, results[sql]) if sql else _Verdict(False, "no_sql", "no_sql", [])
@@ -151,9 +143,7 @@ class ExecutionJudge:
             return _Verdict(False, failed.status, f"error:{failed.status}", [[failed.message]])
         spec = ComparisonSpec.from_dict(prompt.meta["comparison"])
         golds = self._gold_results[prompt.meta["compare_sql"]]
-        verdicts = [
-            compare(gold.rows, result.rows, spec) for gold, result in zip(golds, results, strict=True)
-        ]
+        verdicts = [compare(gold.rows, result.rows, spec) for gold, result in zip(golds, results, strict=True)]
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
         whole = [sorted(repr(row) for row in result.rows) for result in results]

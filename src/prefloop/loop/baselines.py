@@ -103,17 +103,13 @@ def _grouped(test: Sequence[Prompt], samples: Sequence[Completion]) -> list[list
     return [groups[prompt.id] for prompt in test]
 
 
-def _best_of_k(
-    test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]
-) -> list[float]:
+def _best_of_k(test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]) -> list[float]:
     """The sample the policy itself finds likeliest, by mean log-probability per token."""
     best = [max(group, key=lambda c: sum(c.logprobs) / len(c.logprobs)) for group in _grouped(test, samples)]
     return [scores[completion.id].objectives.get("correct", 0.0) for completion in best]
 
 
-def _majority(
-    test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]
-) -> list[float]:
+def _majority(test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]) -> list[float]:
     """The denotation most samples agree on; errors have no vote, ties go to the earlier sample."""
     values = []
     for group in _grouped(test, samples):

@@ -95,9 +95,7 @@ def draw_corpus(count: int, seed: int) -> list[Example]:
     """The corpus: hand-written seed pairs and grammar pairs over the open world."""
     codes = sorted(team.code for team in teams())
     world = OpenWorld(codes, person_name)
-    corpus = [
-        Example(text, answer, "", False, False, "seed", family) for family, text, answer, _ in SEED_PAIRS
-    ]
+    corpus = [Example(text, answer, "", False, False, "seed", family) for family, text, answer, _ in SEED_PAIRS]
     with progress("draw corpus", count, "examples", done=len(corpus)) as advance:
         for example in draw_examples(world, team_words(), count - len(corpus), seed):
             corpus.append(example)
@@ -119,9 +117,7 @@ def build_folder(build: EmbeddedBuild, out: Path, *, resume: bool = False) -> di
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     with (work / "log.jsonl").open("a", encoding="utf-8") as handle:
-        figures = build_embedded(
-            build, out, work, resume, lambda row: print(json.dumps(row), file=handle, flush=True)
-        )
+        figures = build_embedded(build, out, work, resume, lambda row: print(json.dumps(row), file=handle, flush=True))
     shutil.rmtree(work)
     return figures
 

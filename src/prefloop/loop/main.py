@@ -55,9 +55,7 @@ def run_recipe(
         evaluation = _seed(recipe, folder, baselines)
         found = {recipe.seed: evaluation}
         for seed in range(recipe.seed + 1, recipe.seed + seeds):
-            found[seed] = _other_seed(
-                recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines
-            )
+            found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
         whole = {**evaluation, **_over_seeds(found)}
         write_json(out / "evaluation.json", whole)
         report_run(out, out / "report.html")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prefloop.evaluation.tables import shown_prompts
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
 from prefloop.loop.run import versions
-from prefloop.loop.show import shown_prompts
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.tables import read_records
 
@@ -45,8 +45,7 @@ def report_run(root: Path, out: Path) -> Path:
         broken=_changed(prompts, shown, lambda q: q.before.right and not q.after.right),
         margins=[row["margin"] for row in _json(root / "evaluation" / "held-out.json")],
         lengths={
-            side: [float(len(completions[p.id].token_ids)) for p in prompts]
-            for side, (completions, _) in sides.items()
+            side: [float(len(completions[p.id].token_ids)) for p in prompts] for side, (completions, _) in sides.items()
         },
         drops=pairs["drops"],
         diagnostics=pairs["diagnostics"],
@@ -61,12 +60,9 @@ def report_run(root: Path, out: Path) -> Path:
 
 
 def _command(identity: dict[str, Any]) -> str:
-    words = ["prefloop run recipe.yaml   # the recipe below"]
-    if identity.get("seeds", 1) > 1:
-        words.insert(1, f"--seeds {identity['seeds']}")
-    if identity.get("baselines"):
-        words.insert(1, "--baselines")
-    return " ".join([words[0].split("   ")[0], *words[1:]]) + "   # with the recipe below"
+    options = [f"--seeds {identity['seeds']}"] if identity.get("seeds", 1) > 1 else []
+    options += ["--baselines"] if identity.get("baselines") else []
+    return " ".join(["prefloop run recipe.yaml", *options])
 
 
 def _yaml(recipe: dict[str, Any]) -> str:
@@ -82,9 +78,7 @@ def _side(root: Path, side: str) -> tuple[dict[str, Completion], dict[str, Judge
     return {c.prompt_id: c for c in completions}, {j.prompt_id: j for j in judgements}
 
 
-def _shown(
-    prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[str, Judgement]]]
-) -> ShownQuestion:
+def _shown(prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[str, Judgement]]]) -> ShownQuestion:
     answers = {}
     for side, (completions, judgements) in sides.items():
         judgement = judgements[prompt.id]

@@ -113,9 +113,7 @@ def _preferences(
     def compute(_: object) -> list[Preference]:
         built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
         figures = diagnostics(built.preferences, completions, judgements)
-        stages.folder.document(
-            "stages/preferences.json", lambda: {"drops": built.drops, "diagnostics": figures}
-        )
+        stages.folder.document("stages/preferences.json", lambda: {"drops": built.drops, "diagnostics": figures})
         rows = trl_rows(built.preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
         card = {
             "name": recipe.name,
@@ -208,9 +206,7 @@ def compared_answers(
 def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answers) -> list[dict[str, Any]]:
     """Pairs of the samples of the policy as it started on unseen questions, scored by both policies."""
     recipe = stages.recipe
-    built = build_preferences(
-        prompts, before.sampled, before.sampled_judgements, PreferenceConfig(), recipe.seed
-    )
+    built = build_preferences(prompts, before.sampled, before.sampled_judgements, PreferenceConfig(), recipe.seed)
     completions = {completion.id: completion for completion in before.sampled}
     templates = {prompt.id: prompt for prompt in prompts}
     budget = recipe.training.tokens_per_batch
@@ -219,9 +215,7 @@ def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answ
         for side, policy in (("policy", tuned), ("reference", stages.initial))
     }
     rows = []
-    for preference, policy, reference in zip(
-        built.preferences, scores["policy"], scores["reference"], strict=True
-    ):
+    for preference, policy, reference in zip(built.preferences, scores["policy"], scores["reference"], strict=True):
         chosen, rejected = (p - r for p, r in zip(policy, reference, strict=True))
         template = templates[preference.prompt_id].meta["template"]
         rows.append({"template": template, "margin": chosen - rejected, "displacement": chosen})

@@ -1,158 +1,78 @@
-"""What a finished run prints: the figures before and after, and ten unseen questions side by side."""
+"""What a finished run prints: the figures before and after, and unseen questions side by side."""
 
 from __future__ import annotations
 
-import random
+import json
+from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefloop.evaluation.compare import Answers
+from prefloop.evaluation.tables import side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.run_folder import read_manifest
 from prefloop.store.tables import read_records
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+
+WIDTH = 110
+"""Columns of the printed tables."""
 
 
 def show_run(root: Path) -> None:
     """Print figures, the side-by-side frame and where to look further."""
-    import json
-
-    import pandas as pd
-
     recipe = read_manifest(root)["recipe"]
     print_figures(json.loads((root / "evaluation.json").read_text(encoding="utf-8")))
-    frame = side_by_side(root, recipe["evaluation"]["shown"], recipe["seed"])
-    options = ("display.max_colwidth", None, "display.width", 240, "display.max_columns", None)
-    with pd.option_context(*options):
-        print(f"\n{len(frame)} unseen questions, original and tuned answer:\n")
-        print(frame.to_string(index=False, justify="left", formatters=_left(frame)))
-    print(f"\nEverything is in {root}/; open {root / 'report.html'} in a browser.")
+    frame = answers_frame(root, recipe["evaluation"]["shown"], recipe["seed"])
+    print(f"\n{len(frame)} questions from unseen templates, original and tuned answer (drawn by seed, not picked):\n")
+    print(frame_text(frame))
+    print(f"\nEverything is in {root}/ ; open {root / 'report.html'} in a browser.")
 
 
-def print_figures(evaluation: dict[str, Any]) -> None:
+def print_figures(evaluation: Mapping[str, Any]) -> None:
     """The table of figures with 95% intervals on stdout."""
     from rich.console import Console
 
-    console = Console(width=100)
+    console = Console(width=WIDTH)
     console.print(summary_table(evaluation))
     if evaluation["power"]["warning"]:
-        console.print(f"[yellow]Note:[/yellow] {evaluation['power']['warning']}")
+        console.print(f"Note: {evaluation['power']['warning']}")
 
 
-def summary_table(evaluation: dict[str, Any]) -> Table:
-    """Figures before and after, one row each."""
+def answers_frame(root: Path, count: int, seed: int) -> pd.DataFrame:
+    """The side-by-side frame of a run folder."""
+    prompts = read_records(root / "prompts.parquet", Prompt)
+    before, after = (_greedy(root, side) for side in ("before", "after"))
+    return side_by_side(prompts, before, after, count, seed)
+
+
+def frame_text(frame: pd.DataFrame) -> str:
+    """The frame as text that fits a terminal: answers wrapped in their columns, a line between questions."""
+    from rich import box
+    from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Before and after, greedy on unseen questions (95% intervals clustered by template)")
-    for heading, justify in (
-        ("figure", "left"),
-        ("before", "right"),
-        ("after", "right"),
-        ("change", "right"),
-        ("95% interval", "right"),
-        ("n", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literal type
-    for label, key, change in (
-        ("execution accuracy", "execution_accuracy", "gain"),
-        ("  unseen templates", "execution_accuracy_unseen", "gain"),
-        ("  seen templates", "execution_accuracy_seen", "gain"),
-        ("valid SQL", "valid_sql", "difference"),
-        ("accuracy at T=1", "sampled_accuracy", "gain"),
-        (f"pass@{evaluation['pass_at_k'].get('k', '')}", "pass_at_k", "gain"),
-        ("plan agrees with SQL", "reasoning", "difference"),
-    ):
-        row = evaluation[key]
-        if change in row:
-            points = [f"{100 * row[name]:+.1f}" for name in (change, "ci_low", "ci_high")]
-            table.add_row(
-                label,
-                f"{row['before']:.1%}",
-                f"{row['after']:.1%}",
-                points[0],
-                f"{points[1]} to {points[2]}",
-                str(row["n"]),
-            )
-    length = evaluation["verbosity"]
-    tokens = [f"{length[side]['mean_tokens']:.1f}" for side in ("before", "after")]
-    table.add_row(
-        "tokens per answer",
-        *tokens,
-        f"×{length['length_ratio']:.3f}",
-        f"{length['ci_low']:.3f} to {length['ci_high']:.3f}",
-        str(length["n"]),
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
+    for column in frame.columns:
+        table.add_column(column, ratio=1 if "correct" in column else 3 if column == "question" else 7, overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    buffer = StringIO()
+    Console(width=150, file=buffer, markup=False, highlight=False).print(table)
+    return buffer.getvalue().rstrip()
+
+
+def _cell(value: Any) -> str:
+    return {True: "right", False: "wrong", None: "unscored"}[value] if not isinstance(value, str) else value
+
+
+def _greedy(root: Path, side: str) -> Answers:
+    folder = root / "evaluation"
+    return Answers(
+        read_records(folder / f"{side}-greedy-completions.parquet", Completion),
+        read_records(folder / f"{side}-greedy-judgements.parquet", Judgement),
+        [],
+        [],
     )
-    preference = evaluation["preference_accuracy"]
-    if "accuracy" in preference:
-        interval = f"{preference['ci_low']:.1%} to {preference['ci_high']:.1%}"
-        table.add_row(
-            "held-out preferences",
-            "50.0%",
-            f"{preference['accuracy']:.1%}",
-            "",
-            interval,
-            str(preference["n"]),
-        )
-    return table
-
-
-def shown_prompts(prompts: list[Prompt], count: int, seed: int) -> list[Prompt]:
-    """Unseen questions for the side-by-side view: a seeded draw that goes round the families; nobody picks them."""
-    rng = random.Random(seed)
-    families: dict[str, list[Prompt]] = {}
-    for prompt in sorted(
-        (p for p in prompts if p.split == "test" and not p.meta["seen"]), key=lambda p: p.id
-    ):
-        families.setdefault(prompt.meta["family"], []).append(prompt)
-    queues = [rng.sample(members, len(members)) for _, members in sorted(families.items())]
-    rng.shuffle(queues)
-    found: list[Prompt] = []
-    while len(found) < count and any(queues):
-        found += [queue.pop() for queue in queues if queue]
-    return found[:count]
-
-
-def side_by_side(root: Path, count: int, seed: int) -> pd.DataFrame:
-    """Question, original and tuned answer, and whether each was right."""
-    import pandas as pd
-
-    prompts = shown_prompts(read_records(root / "prompts.parquet", Prompt), count, seed)
-    answers, right = {}, {}
-    for side in ("before", "after"):
-        folder = root / "evaluation"
-        answers[side] = {
-            c.prompt_id: c for c in read_records(folder / f"{side}-greedy-completions.parquet", Completion)
-        }
-        right[side] = {
-            j.prompt_id: j for j in read_records(folder / f"{side}-greedy-judgements.parquet", Judgement)
-        }
-    return pd.DataFrame(
-        [
-            {
-                "question": prompt.meta["question"],
-                "original answer": answers["before"][prompt.id].text,
-                "tuned answer": answers["after"][prompt.id].text,
-                "original": _verdict(right["before"][prompt.id]),
-                "tuned": _verdict(right["after"][prompt.id]),
-            }
-            for prompt in prompts
-        ]
-    )
-
-
-def _verdict(judgement: Judgement) -> str:
-    if judgement.value is None:
-        return "unscored"
-    return "right" if judgement.objectives["correct"] else "wrong"
-
-
-def _left(frame: pd.DataFrame) -> dict[str, Any]:
-    """Formatters that put long answers on one line each, cut for the terminal."""
-
-    def cut(text: str) -> str:
-        line = " ".join(text.split())
-        return line if len(line) <= 90 else line[:87] + "…"
-
-    return dict.fromkeys(frame.columns, cut)

@@ -69,18 +69,14 @@ def judge_file(
     if unknown:
         raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
     if any("comparison" not in prompt.meta for prompt in asked):
-        raise DataError(
-            f"{prompts} has prompts without a gold query: the execution judge needs prompts of nba-sql"
-        )
+        raise DataError(f"{prompts} has prompts without a gold query: the execution judge needs prompts of nba-sql")
     journal = _stage_journal(out, resume, [[c.id for c in answers], config.model_dump()])
     with ExecutionJudge(judge_databases(), config) as judge:
         judgements = judge.judge(asked, answers, journal=journal)
     write_records(out, judgements, Judgement)
     journal.remove()
     scored = [j for j in judgements if j.value is not None]
-    share = {
-        name: sum(j.objectives[name] for j in scored) / max(len(scored), 1) for name in ("correct", "valid")
-    }
+    share = {name: sum(j.objectives[name] for j in scored) / max(len(scored), 1) for name in ("correct", "valid")}
     statuses = dict(Counter(j.raw["status"] for j in judgements).most_common())
     return {
         "judgements": len(judgements),
@@ -140,9 +136,7 @@ def _write_set(
     named = {i for p in preferences for tier in p.ranking for i in tier}
     kept = {p.prompt_id for p in preferences}
     write_records(out / "records" / "prompts.parquet", [p for p in prompts if p.id in kept], Prompt)
-    write_records(
-        out / "records" / "completions.parquet", [c for c in completions if c.id in named], Completion
-    )
+    write_records(out / "records" / "completions.parquet", [c for c in completions if c.id in named], Completion)
     rows = trl_rows(preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
     export_trl(out, rows, card)
     write_records(out / "records" / "preferences.parquet", preferences, Preference)
@@ -171,9 +165,7 @@ def train_folder(
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
     by_id = {c.id: c for c in completions}
-    result = train_preferences(
-        policy, pairs, by_id, {p.id: p for p in prompts}, config, out, work=work, seed=seed
-    )
+    result = train_preferences(policy, pairs, by_id, {p.id: p for p in prompts}, config, out, work=work, seed=seed)
     shutil.rmtree(work)
     return {
         "steps": result.steps,
@@ -263,14 +255,11 @@ def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
         isinstance(prompt, list)
         and prompt
         and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-            for m in prompt
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
         )
     )
     if not valid:
-        raise DataError(
-            f"{path}, line {number}: 'prompt' must be text or a list of messages with role and content"
-        )
+        raise DataError(f"{path}, line {number}: 'prompt' must be text or a list of messages with role and content")
     messages = tuple({"role": m["role"], "content": m["content"]} for m in prompt)
     return Prompt.create(messages, row.get("task", "custom"), row.get("split", "train"), row.get("meta"))
 
@@ -284,9 +273,7 @@ def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
     if out.exists():
         raise StoreError(f"{out} exists already: choose another --out or remove it first")
     path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
-    others = (
-        [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
-    )
+    others = [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
     if others and resume:
         raise StoreError(
             f"the interrupted work for {out} had other inputs or settings: run without --resume to start over"

@@ -125,9 +125,7 @@ def ratio_interval(
     top, bottom = _floats(numerator), _floats(denominator)
     if (top <= 0).any() or (bottom <= 0).any():
         raise ValueError("a ratio needs positive values on both sides")
-    logs = clustered_mean_interval(
-        np.log(top) - np.log(bottom), clusters, draws=draws, seed=seed, level=level
-    )
+    logs = clustered_mean_interval(np.log(top) - np.log(bottom), clusters, draws=draws, seed=seed, level=level)
     return Interval(*(float(np.exp(value)) for value in (logs.estimate, logs.low, logs.high)))
 
 
@@ -241,9 +239,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
-    adjusted[order] = np.maximum.accumulate(
-        np.minimum(1.0, factors * np.asarray(p_values, dtype=float)[order])
-    )
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * np.asarray(p_values, dtype=float)[order]))
     return [float(p) for p in adjusted]
 
 
@@ -271,9 +267,7 @@ def _floats(values: Values) -> NDArray[np.float64]:
     return array
 
 
-def _by_cluster(
-    values: NDArray[np.float64], clusters: Clusters
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _by_cluster(values: NDArray[np.float64], clusters: Clusters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and size of every cluster, in order of name, so that the order of questions changes nothing."""
     if len(values) != len(clusters) or not len(values):
         raise ValueError(f"{len(values)} values for {len(clusters)} cluster names")

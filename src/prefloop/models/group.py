@@ -105,9 +105,7 @@ def pack(groups: Sequence[Group], pad_id: int = 0, layout: str = SHARED) -> Grou
     The completions come out in the same order in both layouts.
     """
     if layout == ROWS:
-        groups = [
-            Group(group.prompt_ids, (completion,)) for group in groups for completion in group.completions
-        ]
+        groups = [Group(group.prompt_ids, (completion,)) for group in groups for completion in group.completions]
     rows = [_Row.of(group) for group in groups]
     width = max(len(row.tokens) for row in rows)
     plain = all(len(group.completions) == 1 for group in groups)

@@ -91,7 +91,5 @@ def _stable(content: dict[str, Any], name: str) -> dict[str, Any]:
     kept = {key: value for key, value in content.items() if key not in VOLATILE}
     if name == "adapter_config.json":
         # PEFT writes sets of module names as lists in whatever order the process had them.
-        kept = {
-            key: sorted(value, key=str) if isinstance(value, list) else value for key, value in kept.items()
-        }
+        kept = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in kept.items()}
     return kept

@@ -79,7 +79,7 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _no_loading_bar():
+        with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -94,9 +94,7 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise ModelError(f"cannot load the model {folder}: {_first_line(error)}") from error
     if report["missing_keys"]:  # transformers fills them with random numbers and only warns
         names = sorted(report["missing_keys"])
-        raise ModelError(
-            f"the weights in {folder} lack {len(names)} tensors, {names[0]} first: copy it again"
-        )
+        raise ModelError(f"the weights in {folder} lack {len(names)} tensors, {names[0]} first: copy it again")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens but the model embeds only "
@@ -120,9 +118,7 @@ def _with_adapter(policy: Policy, adapter: Path) -> Policy:
     except Exception as error:  # as in `_read`
         raise ModelError(f"cannot load the adapter {adapter}: {_first_line(error)}") from error
     if model.active_peft_config.is_prompt_learning:
-        raise ModelError(
-            f"the adapter {adapter} puts virtual tokens before the prompt: use LoRA or its relatives"
-        )
+        raise ModelError(f"the adapter {adapter} puts virtual tokens before the prompt: use LoRA or its relatives")
     return replace(policy, model=model, lineage=Lineage(policy.lineage.base, (hash_folder(adapter),)))
 
 
@@ -133,9 +129,7 @@ def _check_base(policy: Policy, adapter: Path) -> None:
     try:
         base = json.loads(recorded.read_text(encoding="utf-8"))["base"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{recorded} does not name a base: train the adapter again or delete the file"
-        ) from error
+        raise ModelError(f"{recorded} does not name a base: train the adapter again or delete the file") from error
     if base != policy.lineage.base:
         raise ModelError(
             f"wrong base for the adapter {adapter}: it was trained on {base}, "
@@ -160,9 +154,7 @@ def _folder(source: str) -> Path:
             f"no model folder {folder}: give a from_pretrained folder, a hub id (owner/name), or 'embedded'"
         )
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += (
-        [] if list(folder.glob("*.safetensors")) else ["*.safetensors (pickled weights are not loaded)"]
-    )
+    missing += [] if list(folder.glob("*.safetensors")) else ["*.safetensors (pickled weights are not loaded)"]
     if missing:
         raise ModelError(f"{folder} is not a model folder: it has no {' and no '.join(missing)}")
     return folder
@@ -183,28 +175,26 @@ def _device(wanted: str) -> torch.device:
     import torch
 
     if wanted == "auto":
-        wanted = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"device {wanted!r} is not there ({_first_line(error)}): use 'auto' or 'cpu'"
-        ) from error
+        raise ConfigError(f"device {wanted!r} is not there ({_first_line(error)}): use 'auto' or 'cpu'") from error
 
 
 @contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    """Without transformers' own bar, which would stand between our lines; the user's setting is restored."""
+def _quiet_transformers() -> Iterator[None]:
+    """Without transformers' own bar and reports, which our errors replace; the settings are restored."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        logging.set_verbosity(verbosity)
+        if bar:
             logging.enable_progress_bar()
 
 

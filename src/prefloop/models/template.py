@@ -58,7 +58,7 @@ def check_prefix(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
     trained on ids that its template never renders learns to answer another format.
 
     Raises:
-        ModelError: they differ; shows both from where they part.
+        ModelError: they differ; shows the tokens of both from where they part.
     """
     apart = encode_prompt(tokenizer, messages) + encode_completion(tokenizer, answer)
     together = _rendered(tokenizer, [*messages, {"role": "assistant", "content": answer}], answered=True)
@@ -67,7 +67,7 @@ def check_prefix(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
     parting = next(
         (i for i, pair in enumerate(zip(apart, together, strict=False)) if pair[0] != pair[1]), len(together)
     )
-    shown = [tokenizer.decode(ids[parting : parting + 12]) for ids in (together, apart)]
+    shown = ["|".join(tokenizer.decode([i]) for i in ids[parting : parting + 8]) for ids in (together, apart)]
     raise ModelError(
         f"prompt and answer do not join as the chat template of {_name(tokenizer)} renders them: "
         f"{shown[0]!r} in the template, {shown[1]!r} when encoded apart"
@@ -83,16 +83,12 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], a
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
     try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=not answered
-        )
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=not answered)
     except TemplateError as error:
         raise ModelError(f"the chat template of {_name(tokenizer)} refuses the messages: {error}") from error
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise ModelError(
-            f"the chat template of {_name(tokenizer)} renders BOS twice: remove one from the template"
-        )
+        raise ModelError(f"the chat template of {_name(tokenizer)} renders BOS twice: remove one from the template")
     return ids
 
 

@@ -70,9 +70,7 @@ def build_preferences(
 def _groups(
     completions: Sequence[Completion], judgements: Sequence[Judgement], drops: Counter[str]
 ) -> dict[str, list[Candidate]]:
-    scores = {
-        judgement.completion_ids[0]: judgement.value for judgement in judgements if judgement.kind == "score"
-    }
+    scores = {judgement.completion_ids[0]: judgement.value for judgement in judgements if judgement.kind == "score"}
     groups: dict[str, list[Candidate]] = {}
     for completion in sorted(completions, key=lambda c: (c.prompt_id, c.round, c.index)):
         if completion.index < 0:
@@ -217,9 +215,7 @@ def diagnostics(
     groups: dict[str, list[tuple[float, int]]] = {}
     for judgement in judgements:
         if judgement.value is not None and judgement.kind == "score":
-            groups.setdefault(judgement.prompt_id, []).append(
-                (judgement.value, length[judgement.completion_ids[0]])
-            )
+            groups.setdefault(judgement.prompt_id, []).append((judgement.value, length[judgement.completion_ids[0]]))
     correlations = [
         float(spearmanr(*zip(*group, strict=True)).statistic)
         for group in groups.values()

@@ -68,9 +68,7 @@ def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
     if not preferences:
         reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3]) or "it is empty"
         raise DataError(f"{path} holds no usable preference: {reasons}")
-    return Imported(
-        tuple(prompts.values()), tuple(completions.values()), tuple(preferences.values()), tuple(bad)
-    )
+    return Imported(tuple(prompts.values()), tuple(completions.values()), tuple(preferences.values()), tuple(bad))
 
 
 class _BadRowError(ValueError):
@@ -134,9 +132,7 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
     if not prompt:
         raise _BadRowError("prompt is missing")
     texts = [sides[key][-1]["content"] for key in ("chosen", "rejected")]
-    scores = [
-        _number(row.get(f"score_{key}"), default) for key, default in (("chosen", 1.0), ("rejected", 0.0))
-    ]
+    scores = [_number(row.get(f"score_{key}"), default) for key, default in (("chosen", 1.0), ("rejected", 0.0))]
     return prompt, list(zip(texts, scores, strict=True))
 
 
@@ -146,11 +142,7 @@ def _messages(value: Any, name: str, role: str = "user") -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise _BadRowError(f"{name} is missing")
     for message in value:
-        if (
-            not isinstance(message, dict)
-            or not isinstance(message.get("content"), str)
-            or "role" not in message
-        ):
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
             raise _BadRowError(f"{name} is neither text nor a list of messages")
         if not message["content"].strip():
             raise _BadRowError(f"{name} is empty")
@@ -178,9 +170,7 @@ def _aspects(answer: dict[str, Any]) -> float | None:
     annotations = answer.get("annotations") or {}
     ratings = [_number((annotations.get(aspect) or {}).get("Rating"), None) for aspect in ASPECTS]
     known = [rating for rating in ratings if rating is not None]
-    return (
-        sum(known) / len(known) if known else _number(answer.get("overall_score", answer.get("rating")), None)
-    )
+    return sum(known) / len(known) if known else _number(answer.get("overall_score", answer.get("rating")), None)
 
 
 def _number(value: Any, default: float | None) -> float | None:

@@ -63,9 +63,7 @@ class ComparisonSpec:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"comparison.{name}: {getattr(self, name)!r} is none of {', '.join(choices)}"
-                )
+                raise ConfigError(f"comparison.{name}: {getattr(self, name)!r} is none of {', '.join(choices)}")
         if self.top_k is not None and not self.order_keys:
             raise ConfigError("comparison.top_k needs order_keys: the gold columns that rank the rows")
 
@@ -76,9 +74,7 @@ class ComparisonSpec:
         unknown = sorted(values.keys() - known)
         if unknown:
             raise ConfigError(f"comparison: unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}")
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Only what differs from the defaults."""
@@ -131,9 +127,7 @@ def compare(gold: Sequence[Row], predicted: Sequence[Row], spec: ComparisonSpec 
         return _compare_top(a, b, spec)
     verdict = _compare_tables(a, b, spec)
     if not verdict.equal and verdict.kind == "values" and _equal_when_rounded(a, b, spec):
-        return Verdict(
-            False, "rounded", verdict.row_precision, verdict.row_recall, reason="equal after rounding"
-        )
+        return Verdict(False, "rounded", verdict.row_precision, verdict.row_recall, reason="equal after rounding")
     return verdict
 
 
@@ -187,14 +181,10 @@ def _overlap(a: _Table, b: _Table, spec: ComparisonSpec) -> tuple[float, float]:
 
 def _key(row: Row, spec: ComparisonSpec) -> Row:
     """A hashable stand-in: floats to 6 significant digits."""
-    return tuple(
-        float(f"{cell:.6g}") if isinstance(cell, float) and math.isfinite(cell) else cell for cell in row
-    )
+    return tuple(float(f"{cell:.6g}") if isinstance(cell, float) and math.isfinite(cell) else cell for cell in row)
 
 
-def _assignments(
-    a: _Table, b: _Table, spec: ComparisonSpec, required: list[int]
-) -> Iterator[tuple[int | None, ...]]:
+def _assignments(a: _Table, b: _Table, spec: ComparisonSpec, required: list[int]) -> Iterator[tuple[int | None, ...]]:
     """Injective matchings of gold to predicted columns whose values agree as multisets, most natural first."""
     if spec.columns == "fixed":
         yield tuple(c if c < b.width else None for c in range(a.width))
@@ -277,9 +267,7 @@ def _order_matches(left: list[Row], right: list[Row], kept: list[int], spec: Com
 def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
     """Every row better than the k-th key, none worse, and k rows in all (or all rows that tie at the k-th)."""
     assert spec.top_k is not None
-    ranked = sorted(
-        a.rows, key=lambda row: tuple(_sort_key(row[k]) for k in spec.order_keys), reverse=spec.descending
-    )
+    ranked = sorted(a.rows, key=lambda row: tuple(_sort_key(row[k]) for k in spec.order_keys), reverse=spec.descending)
     k = min(spec.top_k, len(ranked))
     last = ranked[k - 1]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BLOCK = re.compile(
-    r"```[ \t]*sqlite3?[ \t]*\n(.*?)```|```[ \t]*sql[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE
-)
+_BLOCK = re.compile(r"```[ \t]*sqlite3?[ \t]*\n(.*?)```|```[ \t]*sql[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 def extract_sql(text: str) -> str | None:

@@ -175,9 +175,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def serve(
-    calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]
-) -> None:
+def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]) -> None:
     """Answer requests until the input ends."""
     _confine(memory_mb)
     connections: dict[str, sqlite3.Connection] = {}

@@ -60,9 +60,7 @@ class RunFolder:
         if not path.exists():
             others = sorted(p.name for p in self.root.iterdir() if p.name not in {LOCK, LOG})
             if others:
-                raise StoreError(
-                    f"{self.root} is not a run folder (it holds {others[0]}): choose another with --out"
-                )
+                raise StoreError(f"{self.root} is not a run folder (it holds {others[0]}): choose another with --out")
             write_json(path, recipe)
             return
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -86,9 +84,7 @@ class RunFolder:
         """The journal of work in progress of a stage."""
         return FileJournal(self.root / WORK / f"{stage}.jsonl")
 
-    def records(
-        self, name: str, kind: type[Record], compute: Callable[[FileJournal], list[Record]]
-    ) -> list[Record]:
+    def records(self, name: str, kind: type[Record], compute: Callable[[FileJournal], list[Record]]) -> list[Record]:
         """Read a stage's records, or compute, write and read them; the journal goes once the file stands."""
         path = self.path(name)
         if not path.exists():
@@ -132,9 +128,7 @@ class RunFolder:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Remove work in progress and write the manifest with the hash of every file."""
         shutil.rmtree(self.root / WORK, ignore_errors=True)
-        files = {
-            str(p.relative_to(self.root)): file_hash(p) for p in sorted(self.root.rglob("*")) if p.is_file()
-        }
+        files = {str(p.relative_to(self.root)): file_hash(p) for p in sorted(self.root.rglob("*")) if p.is_file()}
         hashes = {name: digest for name, digest in files.items() if name not in {LOG, LOCK, MANIFEST}}
         write_json(self.root / MANIFEST, {**manifest, "files": hashes})
 
@@ -150,9 +144,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return manifest
     if (root / RECIPE).exists():
-        raise StoreError(
-            f"the run in {root} is not finished: go on with 'prefloop run … --out {root} --resume'"
-        )
+        raise StoreError(f"the run in {root} is not finished: go on with 'prefloop run … --out {root} --resume'")
     raise StoreError(f"{root} is not a run folder: it has no {RECIPE}")
 
 

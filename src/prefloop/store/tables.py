@@ -24,9 +24,7 @@ _JSON_FIELDS = {"meta", "sampling", "objectives", "raw"}
 """Open dictionaries; stored as canonical JSON text, which DuckDB and pandas can both open."""
 
 SCHEMAS: dict[type, pa.Schema] = {
-    Prompt: pa.schema(
-        [("id", _TEXT), ("messages", _MESSAGES), ("task", _TEXT), ("split", _TEXT), ("meta", _TEXT)]
-    ),
+    Prompt: pa.schema([("id", _TEXT), ("messages", _MESSAGES), ("task", _TEXT), ("split", _TEXT), ("meta", _TEXT)]),
     Completion: pa.schema(
         [
             ("id", _TEXT),

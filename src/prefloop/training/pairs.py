@@ -82,9 +82,7 @@ def prompt_pairs(
             ids = tuple(encode_prompt(policy.tokenizer, prompts[prompt_id].messages))
             sides = [(p, *_sides(policy, p, completions)) for p in group]
         except KeyError as error:
-            raise DataError(
-                f"a preference of prompt {prompt_id} names {error}, which was not given"
-            ) from error
+            raise DataError(f"a preference of prompt {prompt_id} names {error}, which was not given") from error
         kept = []
         for preference, chosen, rejected in sides:
             reason = _obstacle(policy, preference, len(ids), chosen, rejected, completions, objective)

@@ -72,11 +72,7 @@ def train_preferences(
     """
     units, dropped = prompt_pairs(policy, preferences, completions, prompts, config.objective)
     pairs = [len(unit.chosen) for unit in units]
-    plan = [
-        step
-        for epoch in range(config.epochs)
-        for step in optimizer_steps(pairs, config.batch_pairs, seed, epoch)
-    ]
+    plan = [step for epoch in range(config.epochs) for step in optimizer_steps(pairs, config.batch_pairs, seed, epoch)]
     data = content_id([asdict(unit) for unit in units])
     identity = content_id("preferences", config.model_dump(mode="json"), seed, policy.lineage.id, data)
     with trainable(policy, config, seed) as model:
@@ -90,9 +86,7 @@ def train_preferences(
                 started = time.monotonic()
                 members = [units[i] for i in plan[step]]
                 figures, tokens, padding = _backward(forward, members, reference, config)
-                rate = learning_rate(
-                    step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio
-                )
+                rate = learning_rate(step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio)
                 norm = update(optimizer, parameters, rate, config.max_grad_norm, f"step {step + 1}")
                 figures |= {"grad_norm": norm, "learning_rate": rate, "padding": padding / (tokens + padding)}
                 cursor.step = step + 1
@@ -127,9 +121,7 @@ def _backward(
         pairs = PairIndex.of(units, batch.input_ids.device)
         with _autocast(forward, config.dtype):
             logps = forward(batch)
-        losses_B, metrics = _objective(
-            logps, pairs, [reference[u.prompt_id] for u in units if reference], config
-        )
+        losses_B, metrics = _objective(logps, pairs, [reference[u.prompt_id] for u in units if reference], config)
         shares_B = pairs.weights_B / total
         (losses_B * shares_B).sum().backward()
         for name, values_B in {"loss": losses_B.detach(), **metrics}.items():

@@ -86,9 +86,7 @@ def train_sft(
     model.eval().requires_grad_(True)  # eval: dropout off, gradients flow all the same
     parameters = dict(model.named_parameters())
     optimizer = adamw(parameters.values(), config.weight_decay, BETAS)
-    identity = content_id(
-        "sft", asdict(config), seed, model.config.to_dict(), content_id(list(map(list, examples)))
-    )
+    identity = content_id("sft", asdict(config), seed, model.config.to_dict(), content_id(list(map(list, examples))))
     state = out / STATE
     cursor = load_state(state, parameters, optimizer, identity) if resume else Cursor()
     total, done = (sum(lengths[i] for batch in part for i in batch) for part in (plan, plan[: cursor.step]))

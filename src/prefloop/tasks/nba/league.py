@@ -179,9 +179,7 @@ def _playoffs(
                 game += 1
             winners[pair[0]] = max(pair, key=lambda code: victories[code])
         seeds = {
-            conference: [winners[code] for code in s[: len(s) // 2]]
-            for conference, s in seeds.items()
-            if len(s) > 1
+            conference: [winners[code] for code in s[: len(s) // 2]] for conference, s in seeds.items() if len(s) > 1
         }
         start += timedelta(days=2 * best_of + 2)
 
@@ -244,9 +242,7 @@ def _game_row(
     host, guest = names[fixture.home], names[fixture.away]
     overtimes = len(sides[0].periods) - 1
     attendance = None if rng.random() < ATTENDANCE_MISSING else int(rng.integers(14_000, 20_600))
-    officials = ", ".join(
-        universe.officials[int(i)] for i in rng.choice(len(universe.officials), 3, replace=False)
-    )
+    officials = ", ".join(universe.officials[int(i)] for i in rng.choice(len(universe.officials), 3, replace=False))
     minutes = int(rng.integers(125, 156)) + 14 * overtimes
     return [
         *(f"{fixture.day:%Y%m%d}0{host.code}", fixture.day.isoformat(), year, host.code, guest.code),
@@ -295,9 +291,7 @@ def _insert_pending(connection: sqlite3.Connection, rng: np.random.Generator, se
             CREATED,
             CREATED,
         ]
-        connection.execute(
-            f"INSERT OR IGNORE INTO scraping_progress VALUES ({', '.join('?' * len(values))})", values
-        )
+        connection.execute(f"INSERT OR IGNORE INTO scraping_progress VALUES ({', '.join('?' * len(values))})", values)
 
 
 def _rows(connection: sqlite3.Connection, table: str, rows: list[list[Any]]) -> None:

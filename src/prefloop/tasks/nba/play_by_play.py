@@ -47,9 +47,7 @@ def event_rows(rng: np.random.Generator, game_id: str, home: Side, away: Side) -
             quarter = part + 1 if period == 0 else 4 + period
             seconds = np.sort(rng.integers(0, QUARTER_S if quarter <= 4 else OVERTIME_PERIOD_S, len(members)))
             for i, second in zip(members, seconds, strict=True):
-                rows.append(
-                    _row(rng, game_id, len(rows) + 1, quarter, int(second), events[int(i)], sides, scores)
-                )
+                rows.append(_row(rng, game_id, len(rows) + 1, quarter, int(second), events[int(i)], sides, scores))
     return rows
 
 
@@ -83,9 +81,7 @@ def _row(
     name = sides[which].playing[player].person.name
     distance, x, y = _place(rng, shot) if kind == "shot" else (None, None, None)
     if shot:
-        text = f"{name} {'makes' if made else 'misses'} {NOUNS[shot]}" + (
-            f" from {distance} ft" if distance else ""
-        )
+        text = f"{name} {'makes' if made else 'misses'} {NOUNS[shot]}" + (f" from {distance} ft" if distance else "")
     else:
         text = f"{kind.capitalize()} by {name}"
     return [

@@ -115,10 +115,7 @@ def table_columns() -> dict[str, list[str]]:
     """Column names by table, as SQLite reads them from the DDL."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(TABLES)
-    names = [
-        row[0]
-        for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-    ]
+    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")]
     found = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in names}
     connection.close()
     return found

@@ -93,9 +93,6 @@ _REFUSED = (
 
 SEED_PAIRS: tuple[tuple[str, str, str, str | None], ...] = (
     *((family, question, render_answer(plan, sql), sql) for family, question, plan, sql in _ANSWERED),
-    *(
-        (family, question, render_answer(refusal_plan(lack), None), None)
-        for family, question, lack in _REFUSED
-    ),
+    *((family, question, render_answer(refusal_plan(lack), None), None) for family, question, lack in _REFUSED),
 )
 """(family, question, answer, SQL or None)."""

@@ -109,9 +109,7 @@ def _lines(rng: np.random.Generator, roster: list[Person]) -> list[Line]:
     return lines
 
 
-def _play(
-    rng: np.random.Generator, sides: tuple[Side, ...], edges: tuple[float, float], length: float
-) -> None:
+def _play(rng: np.random.Generator, sides: tuple[Side, ...], edges: tuple[float, float], length: float) -> None:
     """Draw one stretch (1 = regulation) for both sides."""
     drawn = [_offence(rng, side, edge, length) for side, edge in zip(sides, edges, strict=True)]
     for side, own in zip(sides, drawn, strict=True):

@@ -96,9 +96,7 @@ def train_prompts(
 ) -> QuestionSet:
     """Training questions of seen templates, none of whose normalised texts is in `forbidden`."""
     quotas = _quotas({False: config.train_questions})
-    return _collect(
-        config, databases, workers, "train", quotas, seed, frozenset(forbidden), config.train_questions
-    )
+    return _collect(config, databases, workers, "train", quotas, seed, frozenset(forbidden), config.train_questions)
 
 
 Kind = tuple[bool, str]
@@ -157,9 +155,7 @@ def _collect(
     )
 
 
-def _release_stalled(
-    left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit
-) -> None:
+def _release_stalled(left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit) -> None:
     """A kind whose templates are used up gives its places to the largest family."""
     for kind, count in left.items():
         held_out, family = kind

@@ -165,9 +165,7 @@ def _fixtures(rng: np.random.Generator, year: int, codes: list[str], per_team: i
             offset = round_ * span // max(per_team - 1, 1) + int(rng.integers(2))
             found.append((first + timedelta(days=offset), home, away))
     found = _without_doubles(found)
-    return [
-        Fixture(day, home, away, i % COVERED_EVERY == 7) for i, (day, home, away) in enumerate(sorted(found))
-    ]
+    return [Fixture(day, home, away, i % COVERED_EVERY == 7) for i, (day, home, away) in enumerate(sorted(found))]
 
 
 def _without_doubles(games: list[tuple[date, str, str]]) -> list[tuple[date, str, str]]:

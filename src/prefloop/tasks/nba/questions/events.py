@@ -62,9 +62,7 @@ PERIODS = (
         "I",
         "",
         _quarter,
-        lambda q, s: _query(
-            q, "points", POINTS, Clause("subject", f"e.quarter = {q['quarter']}", q["period"]), MADE
-        ),
+        lambda q, s: _query(q, "points", POINTS, Clause("subject", f"e.quarter = {q['quarter']}", q["period"]), MADE),
         ("How many points did the {team} score in the {period} on {date}?",),
         ("{tt} {pt} points {date}", "{tt} {period} points {date}"),
     ),

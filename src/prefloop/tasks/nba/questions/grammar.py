@@ -142,14 +142,10 @@ def _refused(rng: np.random.Generator, refusal: Refusal, world: World, vocabular
     wording = int(rng.integers(len(wordings)))
     text = _fill(wordings[wording], slots, Scope(season="last"), register, vocabulary, int(rng.integers(6)))
     template = f"{refusal.name}/{register}{wording}"
-    return Question(
-        text, refusal.family, refusal.name, refusal.name, template, register, None, refusal.reason, {}
-    )
+    return Question(text, refusal.family, refusal.name, refusal.name, template, register, None, refusal.reason, {})
 
 
-def _fill(
-    wording: str, slots: dict[str, Any], scope: Scope, register: str, vocabulary: TeamWords, style: int
-) -> str:
+def _fill(wording: str, slots: dict[str, Any], scope: Scope, register: str, vocabulary: TeamWords, style: int) -> str:
     words = {key: value for key, value in slots.items() if isinstance(value, str | int)}
     if "t" in slots:
         nickname = vocabulary[slots["t"]][1]

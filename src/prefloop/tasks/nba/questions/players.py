@@ -130,14 +130,10 @@ def _last(slots: Slots, scope: Scope, select: str, measure: str, columns: str, *
     return Query(measure, TABLES, columns, source, clauses, tail, wrap=f"SELECT {select} FROM ({{}})", **rest)  # type: ignore[arg-type]  # Query's own fields
 
 
-def _leaders(
-    slots: Slots, scope: Scope, aggregate: str, measure: str, having: str = "", **rest: object
-) -> Query:
+def _leaders(slots: Slots, scope: Scope, aggregate: str, measure: str, having: str = "", **rest: object) -> Query:
     tail = f" GROUP BY p.player_slug{having} ORDER BY value DESC"
     limit = slots.get("n", 1)
-    return _query(
-        slots, scope, measure, f"p.player_name, {aggregate} AS value", tail=tail, limit=limit, **rest
-    )
+    return _query(slots, scope, measure, f"p.player_name, {aggregate} AS value", tail=tail, limit=limit, **rest)
 
 
 _AVERAGE = {"decimals": 1}
@@ -150,9 +146,7 @@ SEASON = (
         "D",
         "scpovmrw",
         _player_stat,
-        lambda q, s: _query(
-            q, s, f"average {q['s']} per game", f"ROUND(AVG(p.{q['column']}), 1)", played=True
-        ),
+        lambda q, s: _query(q, s, f"average {q['s']} per game", f"ROUND(AVG(p.{q['column']}), 1)", played=True),
         (
             "How many {s} per game did {p} average {scope}?",
             "What was {p}'s {s} average {scope}?",
@@ -376,9 +370,7 @@ THRESHOLDS = (
         "F",
         "scpovw",
         lambda rng, world: {"p": world.player(rng), "double": pick(rng, DOUBLES)},
-        lambda q, s: _query(
-            q, s, f"number of {DOUBLES[q['double']][0]}", f"COALESCE(SUM(p.{q['double']}), 0)"
-        ),
+        lambda q, s: _query(q, s, f"number of {DOUBLES[q['double']][0]}", f"COALESCE(SUM(p.{q['double']}), 0)"),
         ("How many {dd} did {p} have {scope}?", "How often did {p} record {dd} {scope}?"),
         ("{p} {ddt} {scope}", "how many {ddt} for {p} {scope}"),
     ),

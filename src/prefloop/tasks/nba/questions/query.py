@@ -87,9 +87,7 @@ def commit_fault(query: Query, fault: str) -> Query:
     if fault == "S1":
         return replace(query, clauses=tuple(_start_year(clause) for clause in query.clauses))
     if fault == "R1":
-        return replace(
-            query, select=query.ratio_wrong, measure=query.measure.replace("made over attempted", "average")
-        )
+        return replace(query, select=query.ratio_wrong, measure=query.measure.replace("made over attempted", "average"))
     if fault == "A1":
         return replace(query, measure=query.measure.replace("average", "total"), **_summed(query))
     tag = {"F1": "filter", "D1": "played", "P1": "phase"}[fault]

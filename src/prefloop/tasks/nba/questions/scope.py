@@ -46,9 +46,7 @@ class Scope:
         """Which narrowings are said, without their values: what a template is made of."""
         said = [f"{f.name}={self.season}" if f.name == "season" else f.name for f in fields(self)]
         return tuple(
-            name
-            for name, f in zip(said, fields(self), strict=True)
-            if f.name != "year" and getattr(self, f.name)
+            name for name, f in zip(said, fields(self), strict=True) if f.name != "year" and getattr(self, f.name)
         )
 
 
@@ -87,9 +85,7 @@ def filter_clauses(scope: Scope, team: str) -> list[Clause]:
         side, words = ("home", "home games") if scope.venue == "home" else ("away", "road games")
         found.append(Clause("filter", f"g.{side}_team = {team}", words))
     if scope.month:
-        found.append(
-            Clause("subject", f"substr(g.game_date, 6, 2) = '{scope.month:02}'", f"in {MONTHS[scope.month]}")
-        )
+        found.append(Clause("subject", f"substr(g.game_date, 6, 2) = '{scope.month:02}'", f"in {MONTHS[scope.month]}"))
     if scope.role:
         sql = f"p.is_starter = {int(scope.role == 'starter')}"
         found.append(Clause("subject", sql, "as starter" if scope.role == "starter" else "off the bench"))
@@ -162,9 +158,7 @@ def _typed(scope: Scope, team_words: dict[str, tuple[str, ...]], style: int) -> 
     return [word for word in words if word]
 
 
-def draw_scope(
-    rng: np.random.Generator, allowed: str, years: tuple[int, ...], team: str, codes: list[str]
-) -> Scope:
+def draw_scope(rng: np.random.Generator, allowed: str, years: tuple[int, ...], team: str, codes: list[str]) -> Scope:
     """A scope with a season form and zero to two of the allowed narrowings.
 
     Args:

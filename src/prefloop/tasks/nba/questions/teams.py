@@ -78,18 +78,14 @@ def _games(slots: Slots, scope: Scope, measure: str, select: str, *extra: Clause
 
 
 def _average(slots: Slots, scope: Scope, expression: str, measure: str) -> Query:
-    return _query(
-        slots, scope, f"average {measure}", f"ROUND(AVG({expression}), 1)", sum_wrong=f"SUM({expression})"
-    )
+    return _query(slots, scope, f"average {measure}", f"ROUND(AVG({expression}), 1)", sum_wrong=f"SUM({expression})")
 
 
 def _last(slots: Slots, columns: str, select: str, measure: str, **rest: object) -> Query:
     subject = Clause("subject", f"t.team = '{slots['t']}'", f"team {slots['t']}")
     tail = f" ORDER BY g.game_date DESC LIMIT {slots['n']}"
     measure = f"{measure} over the last {slots['n']} games"
-    return Query(
-        measure, TABLES, columns, SOURCE, (subject,), tail, wrap=f"SELECT {select} FROM ({{}})", **rest
-    )  # type: ignore[arg-type]  # Query's own fields
+    return Query(measure, TABLES, columns, SOURCE, (subject,), tail, wrap=f"SELECT {select} FROM ({{}})", **rest)  # type: ignore[arg-type]  # Query's own fields
 
 
 _OVERTIME = Clause("subject", "g.num_overtime_periods > 0", "overtime games")

@@ -1,0 +1,56 @@
+# prefloop: `make help` lists everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test soak bench lint format types contract check wheel docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "prefloop needs Python 3.11 or newer; set PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## install, then run the main job: align the embedded NBA text-to-SQL policy
+	$(BIN)/prefloop run nba-sql --resume
+
+test: $(STAMP) ## run the whole test suite (at most 10 minutes on two cores)
+	$(BIN)/python -m pytest -m "not soak"
+
+soak: $(STAMP) ## run the long variants: 100 kills, 10,000 mutated queries
+	$(BIN)/python -m pytest -m soak
+
+bench: $(STAMP) ## run the benchmarks; each prints a ratio measured in one run
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/judging.py
+
+lint: $(STAMP) ## ruff, without changing files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## let ruff format and mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP) ## strict types of maths, config, records, store
+	$(BIN)/mypy
+
+contract: $(STAMP) ## imports go downwards only
+	$(BIN)/lint-imports
+
+check: lint types contract ## everything but the tests
+
+docs: $(STAMP) ## write docs/cli.md from the commands themselves
+	$(BIN)/python docs/make_cli_reference.py
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean: ## remove the environment and build output (runs/ stays)
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,83 @@
+"""Recipes: every shipped one loads, unknown and idle options are errors, all of them at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prefloop.config.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
+from prefloop.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_explains_every_key(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    text = (RECIPES / f"{name}.yaml").read_text()
+    written = yaml.safe_load(text)
+    for section, model in Recipe.model_fields.items():
+        assert section in written
+        if isinstance(written[section], dict):
+            assert set(written[section]) == set(model.annotation.model_fields), section
+
+
+def test_all_findings_come_at_once_with_a_suggestion() -> None:
+    content = {"training": {"bta": 0.1, "epochs": 0}, "policy": {"device": "tpu"}}
+    with pytest.raises(ConfigError) as error:
+        parse_recipe(content, "my.yaml")
+    text = str(error.value)
+    assert text.startswith("my.yaml has 3 errors")
+    assert "training.bta: unknown key; did you mean 'beta'?" in text
+    assert "training.epochs" in text
+    assert "policy.device" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"training": {"objective": "sft", "beta": 0.1}}, "training.beta: has no effect"),
+        ({"training": {"objective": "sft", "nll_weight": 0.1}}, "training.nll_weight: has no effect"),
+        ({"training": {"method": "full", "lora_rank": 4}}, "training.lora_rank: has no effect"),
+        ({"preferences": {"strategy": "all-pairs", "pairs_per_prompt": 2}}, "preferences.pairs_per_prompt: has no effect"),
+        ({"task": {"test_questions": 10}}, "evaluation.sampled_questions: larger than"),
+    ],
+)
+def test_an_option_without_effect_is_an_error(content: dict[str, object], place: str) -> None:
+    with pytest.raises(ConfigError, match=place):
+        parse_recipe(content)
+
+
+def test_overrides_are_part_of_the_recipe_and_of_its_hash() -> None:
+    plain, changed = load_recipe("nba-sql"), load_recipe("nba-sql", {"training.beta": 0.3})
+    assert changed.training.beta == 0.3
+    assert plain.hash != changed.hash
+    assert plain.hash == load_recipe(RECIPES / "nba-sql.yaml").hash
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("nba", "no recipe called 'nba'; shipped: nba-sql"), ("gone.yaml", "recipe gone.yaml does not exist")],
+)
+def test_an_unknown_recipe_is_named(source: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(source)
+
+
+@pytest.mark.parametrize("text", ["", "just words", "a: [1,", "- a\n- b"])
+def test_files_that_are_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"r\.yaml"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("module", ["prefloop", "prefloop.config.recipe", "prefloop.store.run_folder", "prefloop.cli.app"])
+def test_light_modules_import_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
