@@ -1,5 +1,6 @@
 "use strict";
-// Filters the lists of fixed and broken questions by words and by family. The page is whole without it.
+// Filters the lists of fixed and broken questions by words and by family; report.html?words=…&family=… links to a
+// filtered view. The page is whole without it.
 {
   const filter = document.getElementById("filter");
   const words = document.getElementById("words");
@@ -19,6 +20,10 @@
     count.textContent = `${shown} of ${items.length} questions`;
   };
 
+  const asked = new URLSearchParams(location.search);
+  words.value = asked.get("words") ?? "";
+  family.value = asked.get("family") ?? "";
+  if (family.selectedIndex < 0) family.value = "";
   words.addEventListener("input", update);
   family.addEventListener("change", update);
   filter.hidden = items.length === 0;

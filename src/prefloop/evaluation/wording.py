@@ -34,12 +34,12 @@ def bounds(low: float | None, high: float | None) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with its relation sign; below 0.001 nothing but that is said.
+    r"""A p-value with its relation sign; below 0.001 nothing but that is said.
 
     >>> p_value(0.25), p_value(3e-9)
-    ('= 0.25', '< 0.001')
+    ('=\xa00.25', '<\xa00.001')
     """
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    return "<\xa00.001" if p < 0.001 else f"=\xa0{p:.2g}"
 
 
 def visible(text: str) -> str:

@@ -64,7 +64,7 @@ def plan_agreement(plan: str, sql: str) -> float | None:
         return None
     said = plan_claims(plan)
     if not said and not done:
-        return 0.0
+        return 1.0
     return 2 * len(said & done) / (len(said) + len(done))
 
 

@@ -1,0 +1,195 @@
+"""Pairs by hand, drops counted by reason, export that TRL reads, import that names every bad row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prefloop.config.recipe import PreferenceConfig
+from prefloop.errors import DataError
+from prefloop.preferences.build import build_preferences, diagnostics, similarity
+from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.preferences.importers import import_preferences
+from prefloop.records import Completion, Judgement, Prompt
+
+PROMPT = Prompt.create(({"role": "user", "content": "q"},), "t", "train")
+
+
+def answers(scores: list[float | None], prompt: Prompt = PROMPT, **changes: object) -> tuple[list[Completion], list[Judgement]]:
+    """Completions ``{id}{i}`` with these scores; `changes` maps an index to other fields."""
+    completions, judgements = [], []
+    for i, score in enumerate(scores):
+        fields = {"text": f"answer {i} " + "x" * i, "finish_reason": "stop", **changes.get(str(i), {})}
+        name = f"{prompt.id[:3]}{i}"
+        completions.append(
+            Completion(name, prompt.id, i, 0, fields["text"], tuple(range(i + 1)), (0.0,) * (i + 1), fields["finish_reason"], "p", {}, 0)
+        )
+        judgements.append(Judgement.create(prompt.id, (name,), "j", "score", score))
+    return completions, judgements
+
+
+def pairs(scores: list[float | None], **config: object) -> list[tuple[int, int, float]]:
+    completions, judgements = answers(scores)
+    built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(**config), seed=1)
+    return [(int(p.chosen[3:]), int(p.rejected[3:]), p.weight) for p in built.preferences]
+
+
+def test_best_worst_goes_inwards_and_shares_the_weight() -> None:
+    scores = [0.5, 1.0, 0.0, 0.8, 0.2]
+    assert pairs(scores) == [(1, 2, 1.0)]
+    assert pairs(scores, pairs_per_prompt=2) == [(1, 2, 0.5), (3, 4, 0.5)]
+
+
+def test_all_pairs_leaves_ties_out() -> None:
+    found = pairs([1.0, 0.5, 0.5], strategy="all-pairs")
+    assert found == [(0, 1, 0.5), (0, 2, 0.5)]
+
+
+def test_best_random_and_worst_of_five_are_seeded_and_choose_the_best() -> None:
+    scores = [i / 10 for i in range(10)]
+    for strategy in ("best-random", "best-worst-of-5"):
+        found = pairs(scores, strategy=strategy)
+        assert found == pairs(scores, strategy=strategy)
+        assert found[0][0] == 9
+    worst = {pairs([s + n / 100 for s in scores], strategy="best-worst-of-5")[0][1] for n in range(1)}
+    assert worst <= set(range(5))  # the worst of any five of nine is among the lower five
+
+
+def test_drops_are_counted_by_reason() -> None:
+    prompts, completions, judgements = [], [], []
+    cases: list[tuple[str, list[float | None], dict[str, dict[str, str]]]] = [
+        ("tie", [1.0, 1.0], {}),
+        ("unscored", [None, 1.0, 0.0], {}),
+        ("same text", [1.0, 0.0], {"0": {"text": "Same"}, "1": {"text": " same "}}),
+        ("cut", [1.0, 0.5], {"0": {"finish_reason": "length"}, "1": {"finish_reason": "length"}}),
+        ("empty", [1.0, 0.5, 0.0], {"2": {"text": "  "}}),
+        ("TIE", [1.0, 0.0], {}),
+    ]
+    for text, scores, changes in cases:
+        prompt = Prompt.create(({"role": "user", "content": text},), "t", "train")
+        prompts.append(prompt)
+        some, judged = answers(scores, prompt, **changes)
+        completions += some
+        judgements += judged
+    built = build_preferences(prompts, completions, judgements, PreferenceConfig(), seed=1)
+    assert built.drops == {
+        "prompts": 6,
+        "kept pairs": 2,
+        "answer empty": 1,
+        "answer repeated": 1,
+        "answer unscored": 1,
+        "duplicate prompt": 1,
+        "prompt with fewer than two distinct answers": 1,
+        "prompt with tied answers": 1,
+        "prompt without a finished answer": 1,
+    }
+
+
+def test_an_unfinished_answer_is_never_chosen_but_may_be_rejected() -> None:
+    completions, judgements = answers([1.0, 0.5, 0.0], **{"0": {"finish_reason": "length"}, "2": {"finish_reason": "length"}})
+    built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
+    assert [(p.chosen[3:], p.rejected[3:]) for p in built.preferences] == [("1", "2")]
+
+
+def test_margin_and_similarity_rules() -> None:
+    prompts = [Prompt.create(({"role": "user", "content": str(i)},), "t", "train") for i in range(4)]
+    groups = [answers([1.0, 1.0 - (i + 1) / 10], prompt) for i, prompt in enumerate(prompts)]
+    completions, judgements = ([x for g in groups for x in g[side]] for side in (0, 1))
+    kept = build_preferences(prompts, completions, judgements, PreferenceConfig(min_margin_quantile=0.5), 1)
+    assert [round(p.margin, 3) for p in kept.preferences] == [0.3, 0.4]
+    assert kept.drops["margin below the quantile"] == 2
+    assert similarity("abcd", "abxd") == 0.75
+    none = build_preferences(prompts, completions, judgements, PreferenceConfig(max_similarity=0.5), 1)
+    assert none.drops["pair too similar"] == 4
+
+
+def test_order_of_inputs_changes_nothing() -> None:
+    completions, judgements = answers([0.1, 0.9, 0.4, 0.6])
+    config = PreferenceConfig(strategy="best-random", pairs_per_prompt=2)
+    forward = build_preferences([PROMPT], completions, judgements, config, 1)
+    backward = build_preferences([PROMPT], completions[::-1], judgements[::-1], config, 1)
+    assert forward == backward
+
+
+def test_diagnostics_by_hand() -> None:
+    completions, judgements = answers([0.0, 0.5, 1.0])  # tokens 1, 2, 3: score and length agree
+    built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
+    found = diagnostics(built.preferences, completions, judgements)
+    assert found == {
+        "pairs": 1,
+        "chosen_longer": 1.0,
+        "token_ratio": 3.0,
+        "margin_mean": 1.0,
+        "score_length_correlation": pytest.approx(1.0),
+    }
+
+
+def test_export_is_trl_format_in_both_files(tmp_path: Path) -> None:
+    completions, judgements = answers([0.0, 1.0])
+    built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
+    rows = trl_rows(built.preferences, {PROMPT.id: PROMPT}, {c.id: c for c in completions})
+    card = {"name": "n", "policy": "p", "judge": "j", "strategy": "s", "recipe": "r", "diagnostics": {"a": 0.5}, "drops": {"b": 1}}
+    export_trl(tmp_path, rows, card)
+    lines = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
+    assert lines == pq.read_table(tmp_path / "preferences.parquet").to_pylist() == rows
+    assert lines[0]["prompt"] == [{"role": "user", "content": "q"}]
+    assert lines[0]["chosen"] == [{"role": "assistant", "content": "answer 1 x"}]
+    assert "{" not in (tmp_path / "README.md").read_text().split("data_files")[1].split("\n", 1)[1]
+
+
+def test_trl_accepts_the_exported_rows(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="TRL is not installed")
+    completions, judgements = answers([0.0, 1.0])
+    built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
+    row = trl_rows(built.preferences, {PROMPT.id: PROMPT}, {c.id: c for c in completions})[0]
+    example = {key: row[key] for key in ("prompt", "chosen", "rejected")}
+    assert trl.is_conversational(example)
+
+
+ROWS = [
+    ({"prompt": "q", "chosen": "a", "rejected": "b"}, ""),
+    ({"chosen": [{"role": "user", "content": "q2"}, {"role": "assistant", "content": "a"}],
+      "rejected": [{"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]}, ""),
+    ({"instruction": "q3", "completions": [
+        {"response": "good", "annotations": {"helpfulness": {"Rating": "5"}, "honesty": {"Rating": "N/A"}}, "overall_score": 1},
+        {"response": "bad", "annotations": {"helpfulness": {"Rating": "2"}}, "overall_score": 10}]}, ""),
+    ({"instruction": "q4", "generations": ["x", "y", "z"], "ratings": [1, 3, 2]}, ""),
+    ({"prompt": "q", "chosen": "a"}, "neither chosen/rejected nor"),
+    ({"prompt": "q", "chosen": "a", "rejected": "a"}, "are the same"),
+    ({"prompt": "q", "chosen": "a", "rejected": " "}, "rejected is empty"),
+    ({"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 2}, "tie"),
+    ({"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+      "rejected": [{"role": "user", "content": "other"}, {"role": "assistant", "content": "b"}]}, "different prompts"),
+    ({"instruction": "q", "completions": [{"response": "only one", "overall_score": 3}]}, "fewer than two"),
+    (["no", "object"], "not a JSON object"),
+]  # fmt: skip
+
+
+def test_import_reads_three_layouts_and_names_every_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row, _ in ROWS) + "\n{cut")
+    found = import_preferences(path)
+    texts = {c.id: c.text for c in found.completions}
+    assert [(texts[p.chosen], texts[p.rejected]) for p in found.preferences] == [("a", "b"), ("a", "b"), ("good", "bad"), ("y", "x")]
+    expected = [(i, reason) for i, (_, reason) in enumerate(ROWS, 1) if reason] + [(len(ROWS) + 1, "not a JSON object")]
+    assert [row.line for row in found.bad] == [line for line, _ in expected]
+    for row, (_, reason) in zip(found.bad, expected, strict=True):
+        assert reason in row.reason
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("gone.jsonl", None, "does not exist"),
+    ("x.csv", b"a,b", "unknown file type"),
+    ("x.jsonl", b"", "it is empty"),
+    ("x.jsonl", b"\xff\xfe\n", "line 1: not a JSON object"),
+    ("x.json", b"[1", "not valid JSON"),
+    ("x.parquet", b"no", "not a readable Parquet"),
+])  # fmt: skip
+def test_unusable_files_are_one_clear_error(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        import_preferences(tmp_path / name)
