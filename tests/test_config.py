@@ -43,7 +43,10 @@ def test_all_findings_come_at_once_with_a_suggestion() -> None:
         ({"training": {"objective": "sft", "beta": 0.1}}, "training.beta: has no effect"),
         ({"training": {"objective": "sft", "nll_weight": 0.1}}, "training.nll_weight: has no effect"),
         ({"training": {"method": "full", "lora_rank": 4}}, "training.lora_rank: has no effect"),
-        ({"preferences": {"strategy": "all-pairs", "pairs_per_prompt": 2}}, "preferences.pairs_per_prompt: has no effect"),
+        (
+            {"preferences": {"strategy": "all-pairs", "pairs_per_prompt": 2}},
+            "preferences.pairs_per_prompt: has no effect",
+        ),
         ({"task": {"test_questions": 10}}, "evaluation.sampled_questions: larger than"),
     ],
 )
@@ -76,7 +79,9 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str) -> None:
         load_recipe(path)
 
 
-@pytest.mark.parametrize("module", ["prefloop", "prefloop.config.recipe", "prefloop.store.run_folder", "prefloop.cli.app"])
+@pytest.mark.parametrize(
+    "module", ["prefloop", "prefloop.config.recipe", "prefloop.store.run_folder", "prefloop.cli.app"]
+)
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -18,14 +18,28 @@ from prefloop.records import Completion, Judgement, Prompt
 PROMPT = Prompt.create(({"role": "user", "content": "q"},), "t", "train")
 
 
-def answers(scores: list[float | None], prompt: Prompt = PROMPT, **changes: object) -> tuple[list[Completion], list[Judgement]]:
+def answers(
+    scores: list[float | None], prompt: Prompt = PROMPT, **changes: object
+) -> tuple[list[Completion], list[Judgement]]:
     """Completions ``{id}{i}`` with these scores; `changes` maps an index to other fields."""
     completions, judgements = [], []
     for i, score in enumerate(scores):
         fields = {"text": f"answer {i} " + "x" * i, "finish_reason": "stop", **changes.get(str(i), {})}
         name = f"{prompt.id[:3]}{i}"
         completions.append(
-            Completion(name, prompt.id, i, 0, fields["text"], tuple(range(i + 1)), (0.0,) * (i + 1), fields["finish_reason"], "p", {}, 0)
+            Completion(
+                name,
+                prompt.id,
+                i,
+                0,
+                fields["text"],
+                tuple(range(i + 1)),
+                (0.0,) * (i + 1),
+                fields["finish_reason"],
+                "p",
+                {},
+                0,
+            )
         )
         judgements.append(Judgement.create(prompt.id, (name,), "j", "score", score))
     return completions, judgements
@@ -89,7 +103,9 @@ def test_drops_are_counted_by_reason() -> None:
 
 
 def test_an_unfinished_answer_is_never_chosen_but_may_be_rejected() -> None:
-    completions, judgements = answers([1.0, 0.5, 0.0], **{"0": {"finish_reason": "length"}, "2": {"finish_reason": "length"}})
+    completions, judgements = answers(
+        [1.0, 0.5, 0.0], **{"0": {"finish_reason": "length"}, "2": {"finish_reason": "length"}}
+    )
     built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
     assert [(p.chosen[3:], p.rejected[3:]) for p in built.preferences] == [("1", "2")]
 
@@ -131,7 +147,15 @@ def test_export_is_trl_format_in_both_files(tmp_path: Path) -> None:
     completions, judgements = answers([0.0, 1.0])
     built = build_preferences([PROMPT], completions, judgements, PreferenceConfig(), 1)
     rows = trl_rows(built.preferences, {PROMPT.id: PROMPT}, {c.id: c for c in completions})
-    card = {"name": "n", "policy": "p", "judge": "j", "strategy": "s", "recipe": "r", "diagnostics": {"a": 0.5}, "drops": {"b": 1}}
+    card = {
+        "name": "n",
+        "policy": "p",
+        "judge": "j",
+        "strategy": "s",
+        "recipe": "r",
+        "diagnostics": {"a": 0.5},
+        "drops": {"b": 1},
+    }
     export_trl(tmp_path, rows, card)
     lines = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
     assert lines == pq.read_table(tmp_path / "preferences.parquet").to_pylist() == rows
@@ -154,7 +178,7 @@ ROWS = [
     ({"chosen": [{"role": "user", "content": "q2"}, {"role": "assistant", "content": "a"}],
       "rejected": [{"role": "user", "content": "q2"}, {"role": "assistant", "content": "b"}]}, ""),
     ({"instruction": "q3", "completions": [
-        {"response": "good", "annotations": {"helpfulness": {"Rating": "5"}, "honesty": {"Rating": "N/A"}}, "overall_score": 1},
+        {"response": "good", "annotations": {"helpfulness": {"Rating": "5"}, "honesty": {"Rating": "N/A"}}},
         {"response": "bad", "annotations": {"helpfulness": {"Rating": "2"}}, "overall_score": 10}]}, ""),
     ({"instruction": "q4", "generations": ["x", "y", "z"], "ratings": [1, 3, 2]}, ""),
     ({"prompt": "q", "chosen": "a"}, "neither chosen/rejected nor"),
@@ -173,7 +197,12 @@ def test_import_reads_three_layouts_and_names_every_bad_row(tmp_path: Path) -> N
     path.write_text("\n".join(json.dumps(row) for row, _ in ROWS) + "\n{cut")
     found = import_preferences(path)
     texts = {c.id: c.text for c in found.completions}
-    assert [(texts[p.chosen], texts[p.rejected]) for p in found.preferences] == [("a", "b"), ("a", "b"), ("good", "bad"), ("y", "x")]
+    assert [(texts[p.chosen], texts[p.rejected]) for p in found.preferences] == [
+        ("a", "b"),
+        ("a", "b"),
+        ("good", "bad"),
+        ("y", "x"),
+    ]
     expected = [(i, reason) for i, (_, reason) in enumerate(ROWS, 1) if reason] + [(len(ROWS) + 1, "not a JSON object")]
     assert [row.line for row in found.bad] == [line for line, _ in expected]
     for row, (_, reason) in zip(found.bad, expected, strict=True):

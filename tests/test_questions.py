@@ -11,6 +11,7 @@ import pytest
 
 from prefloop.config.recipe import TaskConfig
 from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.tasks.nba import task
 from prefloop.tasks.nba.answers import is_refusal, plan_of, render_answer
 from prefloop.tasks.nba.claims import plan_agreement, plan_claims, query_claims
 from prefloop.tasks.nba.corpus import draw_examples, fault_counts
@@ -19,7 +20,6 @@ from prefloop.tasks.nba.questions.grammar import INTENTS, SHARES, Question, draw
 from prefloop.tasks.nba.questions.query import FAULTS, Clause, Query, applicable, commit_fault
 from prefloop.tasks.nba.questions.worlds import LeagueWorld, OpenWorld
 from prefloop.tasks.nba.seed_pairs import SEED_PAIRS
-from prefloop.tasks.nba import task
 from prefloop.tasks.nba.task import team_words, train_prompts
 from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
@@ -107,7 +107,9 @@ def test_plans_agree_with_their_query_and_not_with_a_faulty_one(questions: list[
         if question.query is None:
             continue
         right.append(plan_agreement(question.plan(), question.query.sql()))
-        wrong += [plan_agreement(question.plan(), commit_fault(question.query, f).sql()) for f in applicable(question.query)]
+        wrong += [
+            plan_agreement(question.plan(), commit_fault(question.query, f).sql()) for f in applicable(question.query)
+        ]
     assert np.mean([score == 1 for score in right]) > 0.98
     assert np.mean([score < 1 for score in wrong]) > 0.98
 
@@ -138,7 +140,9 @@ def test_corpus_rates_are_the_documented_ones_and_texts_are_distinct() -> None:
     faulty = [example for example in examples if example.fault]
     assert np.mean([example.plan_wrong for example in faulty]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([example.rambles for example in examples]) == pytest.approx(0.15, abs=0.02)
-    assert not any(q.held_out for q in draw(OpenWorld(CODES, person_name), 300, 4) if q.template in {e.template for e in examples})
+    assert not any(
+        q.held_out for q in draw(OpenWorld(CODES, person_name), 300, 4) if q.template in {e.template for e in examples}
+    )
 
 
 def test_the_corpus_depends_on_its_seed_alone() -> None:

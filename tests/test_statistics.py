@@ -71,13 +71,13 @@ class TestBootstrap:
         assert (middle.low, middle.high) == (0.75, 0.75)
 
     def test_normal_limit(self) -> None:
-        """Many independent questions: the interval is d̄ ± 1.96 · SE."""
-        before, after = coin(3000, 0.4, 1), coin(3000, 0.6, 2)
-        found = paired_bootstrap(before, after, range(3000), draws=4000)
-        error = clustered_standard_error(after - before, range(3000))
+        """Many independent questions: d̄ ± 1.96 · SE. A quantile of 20,000 draws is good to about 0.02 SE."""
+        before, after = coin(1000, 0.4, 1), coin(1000, 0.6, 2)
+        found = paired_bootstrap(before, after, range(1000), draws=20_000)
+        error = clustered_standard_error(after - before, range(1000))
         assert found.estimate == pytest.approx((after - before).mean())
-        assert found.low == pytest.approx(found.estimate - 1.96 * error, abs=0.05 * error)
-        assert found.high == pytest.approx(found.estimate + 1.96 * error, abs=0.05 * error)
+        assert found.low == pytest.approx(found.estimate - 1.96 * error, abs=0.08 * error)
+        assert found.high == pytest.approx(found.estimate + 1.96 * error, abs=0.08 * error)
 
     def test_copies_of_a_question_add_nothing(self) -> None:
         """Four copies of each answer, clustered, give the interval of one copy; as independent rows, half of it."""
@@ -108,7 +108,7 @@ class TestBootstrap:
         assert clustered_mean_interval(values, clusters, draws=1000, seed=9) == whole
 
     def test_seed_decides_the_draws(self) -> None:
-        values = coin(40, 0.5, 6)
+        values = np.sqrt(np.arange(40))
         first = clustered_mean_interval(values, range(40), seed=1, draws=300)
         assert first == clustered_mean_interval(values, range(40), seed=1, draws=300)
         assert first != clustered_mean_interval(values, range(40), seed=2, draws=300)

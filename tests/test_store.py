@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,9 @@ def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
         read_records(tmp_path / "x.parquet", Completion)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), (b"PAR1 rubbish", "not a readable Parquet")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "does not exist"), (b"PAR1 rubbish", "not a readable Parquet")]
+)
 def test_missing_and_damaged_files_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "x.parquet"
     if content is not None:
@@ -104,7 +105,10 @@ def test_a_read_only_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refused)  # root may write anywhere, so the refusal is simulated
-    with pytest.raises(StoreError, match="read-only; choose another with --out"), RunFolder.open(tmp_path / "r", {}, False):
+    with (
+        pytest.raises(StoreError, match="read-only; choose another with --out"),
+        RunFolder.open(tmp_path / "r", {}, False),
+    ):
         pass
 
 
@@ -118,7 +122,10 @@ def test_a_run_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "r", {"training": {"beta": 0.2}}, resume=True),
     ):
         pass
-    with pytest.raises(StoreError, match="--resume"), RunFolder.open(tmp_path / "r", {"training": {"beta": 0.1}}, False):
+    with (
+        pytest.raises(StoreError, match="--resume"),
+        RunFolder.open(tmp_path / "r", {"training": {"beta": 0.1}}, False),
+    ):
         pass
 
 
@@ -133,7 +140,10 @@ def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(StoreError, match=r"not a run folder \(it holds thesis\.tex\)"), RunFolder.open(tmp_path, {}, False):
+    with (
+        pytest.raises(StoreError, match=r"not a run folder \(it holds thesis\.tex\)"),
+        RunFolder.open(tmp_path, {}, False),
+    ):
         pass
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["thesis.tex"]
 
@@ -160,4 +170,4 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
         read_manifest(tmp_path / "r")
     with pytest.raises(StoreError, match="is not a run folder"):
         read_manifest(tmp_path)
-    assert os.listdir(tmp_path) == ["r"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]

@@ -28,7 +28,8 @@ def build(
 
     figures = build_folder(EmbeddedBuild(examples=examples, seed=seed), out, resume=resume)
     print_json(figures) if json_ else typer.echo(
-        f"{out}: {figures['parameters']:,} parameters, {figures['tokens']:,} tokens, final loss {figures['final_loss']:.4f}"
+        f"{out}: {figures['parameters']:,} parameters, {figures['tokens']:,} tokens, "
+        f"final loss {figures['final_loss']:.4f}"
     )
 
 

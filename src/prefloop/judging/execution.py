@@ -152,10 +152,7 @@ class ExecutionJudge:
 
 def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:
     valid = verdict.status in {"ok", "refused"}
-    if sql is None:
-        reasoning = float(verdict.status == "refused")
-    else:
-        reasoning = plan_agreement(plan_of(text), sql) or 0.0
+    reasoning = (plan_agreement(plan_of(text), sql) or 0.0) if sql else float(verdict.status == "refused")
     allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
     return {
         "correct": float(verdict.correct),

@@ -175,7 +175,9 @@ some answers ramble. Names in the corpus are generated; any likeness to a person
 | tokens | {tokens:,} |
 | final loss | {final_loss:.4f} |
 | corpus hash | `{corpus_hash}` |
-| architecture | {layers} layers, width {width}, {heads} heads ({kv_heads} key-value), feed-forward {feed_forward}, vocabulary {vocabulary}, context {context} |
+| layers, width, feed-forward | {layers}, {width}, {feed_forward} |
+| heads, key-value heads | {heads}, {kv_heads} |
+| vocabulary, context | {vocabulary}, {context} |
 
 | mistake in the SQL | rows |
 |---|---|

@@ -37,7 +37,9 @@ class Plan:
 
     def text(self) -> str:
         """For the terminal."""
-        seconds = "not known for this policy" if self.seconds is None else f"about {self.seconds / 60:.0f} min on two cores"
+        seconds = (
+            "not known for this policy" if self.seconds is None else f"about {self.seconds / 60:.0f} min on two cores"
+        )
         memory = "not known for this policy" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
         rows = (
             ("questions", f"{self.questions:,}"),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefloop.evaluation.tables import shown_prompts
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
+from prefloop.evaluation.tables import correct, shown_prompts
 from prefloop.loop.run import versions
 from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.files import file_hash
 from prefloop.store.tables import read_records
 
 FAMILIES = {
@@ -30,6 +31,9 @@ FAMILIES = {
 }
 
 
+HASHED = ("prompts.parquet", "completions.parquet", "judgements.parquet", "preferences.parquet")
+
+
 def report_run(root: Path, out: Path) -> Path:
     """Write the page of the run in `root` to `out`; the same run gives the same bytes."""
     identity = _json(root / "recipe.json")
@@ -41,8 +45,8 @@ def report_run(root: Path, out: Path) -> Path:
     context = ReportContext(
         name=recipe["name"],
         shown=[shown[p.id] for p in shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])],
-        fixed=_changed(prompts, shown, lambda q: q.after.right and not q.before.right),
-        broken=_changed(prompts, shown, lambda q: q.before.right and not q.after.right),
+        fixed=_changed(prompts, shown, lambda q: q.after.right is True and q.before.right is False),
+        broken=_changed(prompts, shown, lambda q: q.before.right is True and q.after.right is False),
         margins=[row["margin"] for row in _json(root / "evaluation" / "held-out.json")],
         lengths={
             side: [float(len(completions[p.id].token_ids)) for p in prompts] for side, (completions, _) in sides.items()
@@ -55,6 +59,8 @@ def report_run(root: Path, out: Path) -> Path:
         recipe=_yaml(recipe),
         versions=versions(),
         lineage=_json(root / "stages" / "lineage.json"),
+        hashes={name: file_hash(root / name) for name in HASHED},
+        audit=_json(root / "stages" / "prompts.json"),
     )
     return write_report(evaluation, context, out)
 
@@ -85,13 +91,13 @@ def _shown(prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[st
         answers[side] = ShownAnswer(
             completions[prompt.id].text,
             judgement.raw["sql"] or "",
-            bool(judgement.objectives.get("correct")),
+            correct(judgement),
             judgement.raw["status"],
             judgement.raw["rows"],
         )
     meta = prompt.meta
     return ShownQuestion(
-        meta["question"], meta["template"], meta["gold_sql"] or "", answers["before"], answers["after"]
+        meta["question"], meta["template"], meta["gold_sql"] or "", answers["before"], answers["after"], meta["family"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Single stages over files: what the commands beside `prefloop run` call, and what Python users call as one function."""
+"""Single stages over files: what the commands beside `prefloop run` and Python users call, one function each."""
 
 from __future__ import annotations
 

@@ -132,7 +132,9 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
     if not prompt:
         raise _BadRowError("prompt is missing")
     texts = [sides[key][-1]["content"] for key in ("chosen", "rejected")]
-    chosen, rejected = (_number(row.get(f"score_{key}"), default) for key, default in (("chosen", 1.0), ("rejected", 0.0)))
+    chosen, rejected = (
+        _number(row.get(f"score_{key}"), default) for key, default in (("chosen", 1.0), ("rejected", 0.0))
+    )
     if chosen is not None and rejected is not None and chosen <= rejected:
         raise _BadRowError("tie: chosen does not score above rejected")
     return prompt, [(texts[0], chosen or 0.0), (texts[1], rejected or 0.0)]

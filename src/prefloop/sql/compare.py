@@ -139,11 +139,9 @@ def _compare_tables(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
         return Verdict(False, "shape", reason=f"{b.width} columns, not {a.width}")
     if len(a.rows) != len(b.rows):
         return _row_count_verdict(a, b, spec)
-    tried = 0
     wrong_order = False
-    for assignment in _assignments(a, b, spec, required):
-        tried += 1
-        if tried > NODE_CAP:
+    for tried, assignment in enumerate(_assignments(a, b, spec, required)):
+        if tried == NODE_CAP:
             return Verdict(False, "undecided", reason=f"more than {NODE_CAP} ways to match columns")
         kept = [c for c in range(a.width) if assignment[c] is not None]
         left = a.project(kept)

@@ -25,7 +25,10 @@ KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")
 """A worker needs no credentials, so it gets none."""
 
 PATIENCE = 2
-"""Times a query may lose its worker before it counts as ``timeout``."""
+"""Times a query may outlast the wall clock before it counts as ``timeout``."""
+
+DEATHS = 5
+"""Times a worker may die under a query of something else (out of memory, a foreign signal) before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class _Worker:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.overdue = False
+        """The wall clock killed it."""
         arguments = [limits.opcodes // OPCODES_PER_CALL, limits.rows, limits.memory_mb]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "prefloop.sql.worker", *map(str, arguments)],
@@ -74,13 +79,19 @@ class _Worker:
             env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
         )
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
     def ask(self, number: int, database: Path, sql: str) -> QueryResult | None:
-        """The query's result, or None if the worker died or was killed over it."""
+        """The query's result, or None if the worker died or was killed over it (`overdue` says which)."""
         request = json.dumps({"id": number, "database": str(database), "sql": sql}) + "\n"
-        alarm = threading.Timer(self._limits.wall_s, self._process.kill)
+        alarm = threading.Timer(self._limits.wall_s, self._expire)
         alarm.start()
         try:
-            assert self._process.stdin is not None and self._process.stdout is not None
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
             self._process.stdin.write(request)
             self._process.stdin.flush()
             line = self._process.stdout.readline()
@@ -89,6 +100,10 @@ class _Worker:
         finally:
             alarm.cancel()
         return _result(json.loads(line)) if line.endswith("\n") else None
+
+    def _expire(self) -> None:
+        self.overdue = True
+        self._process.kill()
 
     def close(self) -> None:
         """End the process; it has nothing to lose."""
@@ -132,6 +147,11 @@ class SandboxPool:
     ) -> None:
         self.close()
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.pid for worker in self._workers]
+
     def close(self) -> None:
         """End all workers."""
         for worker in self._workers:
@@ -173,15 +193,20 @@ class SandboxPool:
         return [found[query] for query in queries]
 
     def _run_one(self, slot: int, number: int, database: int, sql: str) -> QueryResult:
-        for _ in range(PATIENCE):
-            result = self._workers[slot].ask(number, self.databases[database], sql)
+        overdue = deaths = 0
+        while overdue < PATIENCE and deaths < DEATHS:
+            worker = self._workers[slot]
+            result = worker.ask(number, self.databases[database], sql)
             if result is not None:
                 return result
+            overdue, deaths = overdue + worker.overdue, deaths + (not worker.overdue)
+            worker.close()
             with self._lock:
                 self.killed += 1
-            self._workers[slot].close()
             self._workers[slot] = _Worker(self.limits)
-        return QueryResult("timeout", message=f"lost {PATIENCE} workers to this query")
+        return QueryResult(
+            "timeout" if overdue == PATIENCE else "memory", message="its worker was lost again and again"
+        )
 
 
 def _result(reply: dict[str, Any]) -> QueryResult:

@@ -72,6 +72,7 @@ MESSAGES = (
     ("ambiguous column", "ambiguous_column"),
     ("datatype mismatch", "type"),
     ("not authorized", "denied"),
+    ("authorization denied", "denied"),
     ("prohibited", "denied"),
     ("readonly", "denied"),
     ("too many attached", "denied"),

@@ -25,7 +25,8 @@ _ANSWERED: tuple[tuple[str, str, str, str], ...] = (
         "B",
         "What was the longest game by overtimes?",
         "game with the most overtime periods from games; top 1.",
-        "SELECT game_date, home_team, away_team, num_overtime_periods FROM games ORDER BY num_overtime_periods DESC LIMIT 1",
+        "SELECT game_date, home_team, away_team, num_overtime_periods FROM games"
+        " ORDER BY num_overtime_periods DESC LIMIT 1",
     ),
     (
         "B",

@@ -31,7 +31,7 @@ DOUBLES = {
     "double_double": ("double-doubles", "double doubles"),
     "triple_double": ("triple-doubles", "triple doubles"),
 }
-MINIMUM_GAMES = 10
+MINIMUM_GAMES, MINIMUM_GAMES_NARROWED = 10, 3
 MINIMUM_ATTEMPTS = 40
 
 
@@ -136,6 +136,12 @@ def _leaders(slots: Slots, scope: Scope, aggregate: str, measure: str, having: s
     return _query(slots, scope, measure, f"p.player_name, {aggregate} AS value", tail=tail, limit=limit, **rest)
 
 
+def _minimum(scope: Scope) -> int:
+    """Games a leader in averages needs: fewer where a narrowing leaves few."""
+    narrowed = scope.phase == "playoffs" or scope.month or scope.venue or scope.role or scope.result
+    return MINIMUM_GAMES_NARROWED if narrowed else MINIMUM_GAMES
+
+
 _AVERAGE = {"decimals": 1}
 _RATIO = {"decimals": 3}
 _TOP = {"decimals": 1, "top_k": 1, "order_keys": [1]}
@@ -232,7 +238,7 @@ LEADERS = (
             s,
             f"ROUND(AVG(p.{q['column']}), 1)",
             f"average {q['s']} per game by player",
-            f" HAVING COUNT(*) >= {3 if s.phase == 'playoffs' or s.month or s.venue or s.role or s.result else MINIMUM_GAMES}",
+            f" HAVING COUNT(*) >= {_minimum(s)}",
             played=True,
         ),
         (
