@@ -298,6 +298,13 @@ def test_every_answer_ends_at_once_when_every_token_is_an_end() -> None:
     assert {(c.finish_reason, len(c.token_ids)) for c in answers} == {("stop", 1)}
 
 
+def test_without_any_end_token_every_answer_runs_to_the_limit() -> None:
+    toy = policy()
+    toy.model.generation_config.eos_token_id = toy.tokenizer.eos_token = None
+    answers = generate_completions(toy, PROMPTS, Sampling(k=2, max_new_tokens=9), seed=2)
+    assert {(c.finish_reason, len(c.token_ids)) for c in answers} == {("length", 9)}
+
+
 def test_special_tokens_stay_in_the_ids_and_out_of_the_text() -> None:
     toy = policy()
     toy.model.generation_config.eos_token_id = 1

@@ -302,6 +302,8 @@ class TestPage:
     def test_counts_what_was_dropped(self, outline: Outline) -> None:
         texts = outline.inside("text")
         assert texts[texts.index("answer repeated") + 1] == "1,893"
+        order = ["kept pairs", "prompts", "answer repeated", "prompt with tied answers", "pair too similar"]
+        assert [text for text in texts if text in order] == ["prompts", "kept pairs", *order[2:]]
         assert "gold is empty" in outline.inside("th")
 
     def test_same_figures_same_bytes(self, page: str, whole: Whole, tmp_path: Path) -> None:
@@ -447,6 +449,11 @@ class TestCharts:
         assert [line["points"] for line in lines] == ["0.00,0.00 50.00,50.00 100.00,100.00"] * 2
         assert "One step" not in drawing
 
+    def test_moving_average_is_clipped_at_the_ends(self) -> None:
+        """40 steps reach 2 to each side: the first is the mean of 0, 1, 2, the last that of 37, 38, 39."""
+        smooth = svg.moving_average(list(range(40)))
+        assert (smooth[0], smooth[1], smooth[20], smooth[39]) == (1, 1.5, 20, 38)
+
     def test_labels_are_escaped(self) -> None:
         drawing = charts.bars(HOSTILE, [charts.Bar(HOSTILE, 1)])
         assert "<script" not in drawing
@@ -459,7 +466,7 @@ class TestCharts:
         rng = random.Random(4)
         for _ in range(50):
             values = [rng.gauss(0, 10 ** rng.uniform(-3, 3)) for _ in range(rng.randrange(1, 200))]
-            edges = svg.bin_edges(values, 26)
+            edges = svg.bin_edges(values, 40)
             assert edges[0] <= min(values)
             assert edges[-1] > max(values)
             assert sum(svg.bin_counts(values, edges)) == len(values)

@@ -15,7 +15,8 @@ from prefloop.evaluation import svg
 from prefloop.evaluation.svg import at, line, number, text
 from prefloop.evaluation.wording import bounds, points
 
-BINS = 26
+BINS = 40
+"""Most columns of a histogram; at least 16, since the step is a round number."""
 TALLEST = 128
 PANEL = 84
 ROW = 48
@@ -182,8 +183,8 @@ def _panel(values: Sequence[float], smooth: Sequence[float], top: int) -> list[s
         line("0%", end, top + PANEL, top + PANEL, "grid"),
         f'<svg y="{top}" width="{end}" height="{PANEL}" viewBox="0 0 100 100" preserveAspectRatio="none" '
         f'class="inner">{"".join(drawn)}</svg>',
-        text("100%", top + 4, number(high), "note", "end"),
-        text("100%", top + 4 + PANEL, number(low), "note", "end"),
+        text("100%", top + 13, number(high), "note", "end"),
+        text("100%", top + PANEL, number(low), "note", "end"),
     ]
 
 

@@ -82,6 +82,8 @@ class ReportContext:
     """Hash of each file that the figures rest on."""
     audit: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By split: questions accepted, and turned away by reason."""
+    traps: Mapping[str, str] = field(default_factory=dict)
+    """Name of each mistake that questions invite."""
 
 
 def write_report(evaluation: Mapping[str, Any], context: ReportContext, path: Path) -> Path:
@@ -178,7 +180,8 @@ def _charts(evaluation: Mapping[str, Any], context: ReportContext) -> dict[str, 
         "Reward margin": [row["rewards/margins"] for row in context.history if "rewards/margins" in row],
         "Pairs ranked right": [row["rewards/accuracies"] for row in context.history if "rewards/accuracies" in row],
     }
-    drops = [charts.Bar(reason, count, reason in FILLED) for reason, count in context.drops.items()]
+    order = sorted(context.drops.items(), key=lambda drop: (drop[0] not in FILLED, -drop[1], drop[0]))
+    drops = [charts.Bar(reason, count, reason in FILLED) for reason, count in order]
     before, after = (context.lengths.get(side, ()) for side in ("before", "after"))
     return {
         "gains": charts.forest("Change in percentage points", _effects(evaluation)),

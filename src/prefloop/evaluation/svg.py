@@ -87,7 +87,7 @@ def bin_edges(values: Sequence[float], bins: int, *, whole: bool = False, zero: 
         whole: the step is an integer, for counts.
         zero: the bins reach 0.
 
-    >>> bin_edges([3, 5, 8], 26, whole=True)
+    >>> bin_edges([3, 5, 8], 40, whole=True)
     [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
     """
     low, high = min(values), max(values)
@@ -111,19 +111,22 @@ def bin_counts(values: Sequence[float], edges: Sequence[float]) -> list[int]:
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
-    """Centred over about a tenth of the values, narrower towards the ends; the ends stay as they are."""
-    reach, found = len(values) // 20, []
-    for i in range(len(values)):
-        near = min(reach, i, len(values) - 1 - i)
-        found.append(sum(values[i - near : i + near + 1]) / (2 * near + 1))
-    return found
+    """Centred over about a tenth of the values; at the ends over those that there are.
+
+    >>> moving_average([1.0, 2.0, 3.0])
+    [1.0, 2.0, 3.0]
+    """
+    reach = len(values) // 20
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def number(value: float) -> str:
-    """Three digits, or all of a thousand.
+    """Three digits, or all of a thousand; what is below a ten-thousandth is 0.
 
-    >>> number(1234.5), number(0.12345), number(-0.0), number(-2.5)
-    ('1,234', '0.123', '0', '−2.5')
+    >>> number(1234.5), number(0.12345), number(-2.5), number(-2e-8)
+    ('1,234', '0.123', '−2.5', '0')
     """
-    words = f"{value:,.0f}" if abs(value) >= 100 else f"{value + 0.0:.3g}"
-    return words.replace("-", "−")
+    if abs(value) < 1e-4:
+        return "0"
+    return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")

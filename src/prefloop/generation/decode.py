@@ -93,7 +93,7 @@ def decode(
     ids = torch.zeros(draws.shape, dtype=torch.long, device=model.device)
     logprobs = torch.zeros(draws.shape, device=model.device)
     lengths = torch.full((len(draws),), steps, device=model.device)
-    end_ids = torch.tensor(sorted(ends), device=model.device)
+    end_ids = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     batch, logits = _prefill(model, prompts, len(draws) // len(prompts))
     movable = rows_can_move(batch.cache)
     ended = torch.zeros(len(draws), dtype=torch.bool, device=model.device)

@@ -6,11 +6,11 @@ samples per question at answer time; SFT spends as many training tokens as DPO d
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from prefloop.config.recipe import Recipe, TrainingConfig
+from prefloop.evaluation.metrics import majority_correct
 from prefloop.generation.generate import Sampling
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.run import answered, load_checkpoint
@@ -111,19 +111,5 @@ def _best_of_k(test: Sequence[Prompt], samples: Sequence[Completion], scores: di
 
 def _majority(test: Sequence[Prompt], samples: Sequence[Completion], scores: dict[str, Judgement]) -> list[float]:
     """The denotation most samples agree on; errors have no vote, ties go to the earlier sample."""
-    values = []
-    for group in _grouped(test, samples):
-        votes = [(completion, _denotation(scores[completion.id])) for completion in group]
-        counts = Counter(denotation for _, denotation in votes if denotation is not None)
-        winner = counts.most_common(1)[0][0] if counts else None
-        first = next((c for c, denotation in votes if denotation == winner and winner is not None), None)
-        values.append(scores[first.id].objectives.get("correct", 0.0) if first else 0.0)
-    return values
-
-
-def _denotation(judgement: Judgement) -> str | None:
-    """What the answer says: its result's rows, or that it refuses."""
-    status = judgement.raw["status"]
-    if status == "refused":
-        return "refused"
-    return judgement.raw["digest"] if status == "ok" else None
+    groups = [[scores[completion.id] for completion in group] for group in _grouped(test, samples)]
+    return [majority_correct(group) for group in groups]

@@ -101,7 +101,7 @@ def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
         }
         for seed, evaluation in sorted(found.items())
     ]
-    spread = {name: seed_summary([row[name][field] for row in rows]) for name, field in HEADLINES.items()}
+    spread = {name: seed_summary([row[name].get(field) for row in rows]) for name, field in HEADLINES.items()}
     return {"seeds": rows, "over_seeds": spread}
 
 

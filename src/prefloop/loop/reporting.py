@@ -31,6 +31,15 @@ FAMILIES = {
 }
 
 
+TRAPS = {
+    "S1": "season label",
+    "F1": "dropped filter",
+    "R1": "average of percentages",
+    "D1": "did-not-play rows",
+    "A1": "sum for average",
+    "P1": "phases mixed",
+    "none": "none of the planted",
+}
 HASHED = ("prompts.parquet", "completions.parquet", "judgements.parquet", "preferences.parquet")
 
 
@@ -55,6 +64,7 @@ def report_run(root: Path, out: Path) -> Path:
         diagnostics=pairs["diagnostics"],
         history=_json(root / "checkpoint" / "training.json")["history"],
         families=FAMILIES,
+        traps=TRAPS,
         command=_command(identity),
         recipe=_yaml(recipe),
         versions=versions(),

@@ -1,0 +1,164 @@
+"""The command line with mistakes: one clear line, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "--set task.train_questions=12 --set task.test_questions=20 --set generation.k=4 --set training.epochs=1"
+    " --set evaluation.sampled_questions=4 --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
+).split()
+
+
+def prefloop(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "prefloop", "--quiet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    done = prefloop("run", "nba-sql", "--out", out, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "execution accuracy" in done.stdout
+    assert "original answer" in done.stdout
+    assert "report.html" in done.stdout
+    return out
+
+
+def test_a_run_leaves_everything_behind(finished: Path) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    expected = """recipe.json prompts.parquet completions.parquet judgements.parquet preferences.parquet evaluation.json
+        report.html checkpoint/adapter_model.safetensors checkpoint/adapter_config.json checkpoint/training.json
+        preferences/preferences.jsonl preferences/preferences.parquet preferences/README.md""".split()
+    assert set(expected) <= set(manifest["files"])
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    keys = """execution_accuracy execution_accuracy_unseen valid_sql sampled_accuracy pass_at_k reasoning verbosity
+        preference_accuracy by_family seeds""".split()
+    assert set(keys) <= set(evaluation)
+    assert set(evaluation["execution_accuracy"]) >= {"before", "after", "gain", "ci_low", "ci_high", "n"}
+    assert not list(finished.rglob("*.partial"))
+    assert not (finished / "work").exists()
+
+
+def test_plain_peft_loads_the_adapter(finished: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from prefloop.models.load import EMBEDDED
+
+    base = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    before = base(ids).logits
+    tuned = PeftModel.from_pretrained(base, finished / "checkpoint")
+    assert not torch.equal(before, tuned(ids).logits)
+
+
+def test_show_report_and_resume_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+    assert "execution accuracy" in prefloop("show", finished).stdout
+    assert json.loads(prefloop("show", finished, "--json").stdout)["schema"] == 1
+    page = tmp_path / "r.html"
+    assert prefloop("report", finished, "--out", page).returncode == 0
+    assert page.read_bytes() == (finished / "report.html").read_bytes()
+    before = (finished / "manifest.json").read_bytes()
+    assert prefloop("run", "nba-sql", "--out", finished, "--resume", *SMALL).returncode == 0
+    assert (finished / "manifest.json").read_bytes() == before
+
+
+def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"prompt": "most points in a game last season"}\n{"prompt": "lakers record"}\n')
+    made = prefloop("generate", questions, "--out", tmp_path / "c.parquet", "--k", 2, "--json")
+    assert json.loads(made.stdout)["completions"] == 4
+    again = prefloop("generate", questions, "--out", tmp_path / "c.parquet")
+    assert (again.returncode, "exists already" in again.stderr) == (5, True)
+    judged = prefloop(
+        "judge",
+        finished / "prompts.parquet",
+        finished / "completions.parquet",
+        "--out",
+        tmp_path / "j.parquet",
+        "--json",
+    )
+    assert json.loads(judged.stdout)["unscored"] == 0
+    assert (tmp_path / "j.parquet").read_bytes() == (finished / "judgements.parquet").read_bytes()
+    pairs = prefloop("prefer", finished / "prompts.parquet", finished / "completions.parquet", tmp_path / "j.parquet",
+                     "--out", tmp_path / "p", "--set", "preferences.pairs_per_prompt=2")  # fmt: skip
+    assert "pairs in" in pairs.stdout
+    trained = prefloop("train", tmp_path / "p", "--out", tmp_path / "ck", "--set", "training.epochs=1", "--json")
+    assert json.loads(trained.stdout)["steps"] >= 1
+    compared = prefloop("evaluate", "--adapter", tmp_path / "ck", "--prompts", finished / "prompts.parquet", "--out", tmp_path / "e",
+                        "--set", "evaluation.sampled_questions=4", "--set", "evaluation.samples=2", "--json")  # fmt: skip
+    assert json.loads(compared.stdout)["execution_accuracy"]["n"] == 20
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+MISTAKES = [
+    ("run nowhere", 2, "no recipe called 'nowhere'"),
+    ("run nba-sql --set training.bta=1", 2, "did you mean 'beta'"),
+    ("run nba-sql --set training.objective=sft --set training.beta=0.2", 2, "has no effect"),
+    ("run nba-sql --set nonsense", 2, "is not KEY=VALUE"),
+    ("run nba-sql --out occupied", 5, "not a run folder"),
+    ("run nba-sql --out occupied --overwrite", 5, "will not delete it"),
+    ("generate gone.jsonl --out x.parquet", 3, "does not exist"),
+    ("generate empty.jsonl --out x.parquet", 3, "is empty"),
+    ("generate bad.jsonl --out x.parquet", 3, "line 2"),
+    ("generate good.jsonl --out x.parquet --model ./gone", 4, "no model folder"),
+    ("generate good.jsonl --out x.parquet --model ./corrupt", 4, "cannot load the model"),
+    ("prefer bad.jsonl --import --out p", 3, "no usable preference"),
+    ("show occupied", 5, "is not a run folder"),
+    ("report gone", 5, "is not a run folder"),
+    ("train gone --out x", 3, "does not exist"),
+    ("judge good.jsonl good.jsonl --out x.parquet", 3, "not a readable Parquet"),
+]
+
+
+@pytest.fixture(scope="module")
+def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mess")
+    (folder / "occupied").mkdir()
+    (folder / "occupied" / "thesis.tex").write_text("precious")
+    (folder / "corrupt").mkdir()
+    (folder / "corrupt" / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "corrupt" / "model.safetensors").write_bytes(b"\x00" * 10)
+    (folder / "empty.jsonl").write_text("")
+    (folder / "good.jsonl").write_text('{"prompt": "hi"}\n')
+    (folder / "bad.jsonl").write_text('{"prompt": "hi"}\n{"prompt": 3}\n')
+    return folder
+
+
+@pytest.mark.parametrize(("line", "code", "message"), MISTAKES, ids=[line for line, *_ in MISTAKES])
+def test_a_mistake_is_one_clear_line(mess: Path, line: str, code: int, message: str) -> None:
+    done = prefloop(*line.split(), cwd=mess)
+    assert done.returncode == code, (done.returncode, done.stderr)
+    flat = " ".join(done.stderr.replace("│", " ").split())
+    assert message in flat
+    assert "Traceback" not in done.stderr
+    assert (mess / "occupied" / "thesis.tex").read_text() == "precious"
+
+
+def test_dry_run_touches_nothing(tmp_path: Path) -> None:
+    done = prefloop("run", "nba-sql", "--dry-run", "--json", cwd=tmp_path)
+    planned = json.loads(done.stdout)
+    assert (planned["questions"], planned["training_answers"], planned["training_steps"]) == (1440, 5120, 160)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_finds_a_fit_installation() -> None:
+    done = prefloop("doctor", "--json")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0, findings
+    assert {finding["name"] for finding in findings} >= {"python", "embedded policy", "disk", "SQL sandbox"}
+
+
+def test_a_league_is_built_once(tmp_path: Path) -> None:
+    assert prefloop("league", "build", tmp_path / "l.sqlite", "--games", 300).returncode == 0
+    done = prefloop("league", "build", tmp_path / "l.sqlite")
+    assert (done.returncode, "exists already" in done.stderr) == (5, True)

@@ -1,0 +1,73 @@
+"""A run killed at random moments and resumed ends with the same bytes as one never killed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "--set task.train_questions=40 --set task.test_questions=40 --set generation.k=4 --set training.epochs=2"
+    " --set training.batch_pairs=4 --set training.checkpoint_every=2 --set evaluation.sampled_questions=10"
+    " --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
+).split()
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "prefloop", "--quiet", "run", "nba-sql", "--out", str(out), *SMALL, *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file's bytes but the log, which holds times."""
+    files = (path for path in sorted(out.rglob("*")) if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in files if path.name not in {"log.jsonl", ".lock"}}
+
+
+def check_kills(folder: Path, kills: int, seed: int) -> None:
+    started = time.monotonic()
+    undisturbed = start(folder / "a")
+    assert undisturbed.wait() == 0, undisturbed.stderr.read().decode()
+    took = time.monotonic() - started
+    rng = random.Random(seed)
+    killed = 0
+    while killed < kills:
+        process = start(folder / "b", "--resume")
+        try:
+            process.wait(timeout=rng.uniform(0.1, 0.6) * took)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+            continue
+        assert process.returncode == 0, process.stderr.read().decode()
+        assert contents(folder / "b") == contents(folder / "a")
+        (folder / "b").rename(folder / f"done-{killed}")  # finished before the kill: compare, and begin another
+    final = start(folder / "b", "--resume")
+    assert final.wait() == 0, final.stderr.read().decode()
+    assert contents(folder / "b") == contents(folder / "a")
+
+
+def test_ten_kills_change_no_byte(tmp_path: Path) -> None:
+    check_kills(tmp_path, 10, seed=1)
+
+
+@pytest.mark.soak
+def test_a_hundred_kills_change_no_byte(tmp_path: Path) -> None:
+    check_kills(tmp_path, 100, seed=2)
+
+
+def test_ctrl_c_keeps_finished_work_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    while not (tmp_path / "run" / "prompts.parquet").exists():
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "go on with --resume" in process.stderr.read().decode()
+    assert (tmp_path / "run" / "prompts.parquet").exists()
