@@ -89,13 +89,13 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     )
     assert json.loads(judged.stdout)["unscored"] == 0
     assert (tmp_path / "j.parquet").read_bytes() == (finished / "judgements.parquet").read_bytes()
-    pairs = prefloop("prefer", finished / "prompts.parquet", finished / "completions.parquet", tmp_path / "j.parquet",
-                     "--out", tmp_path / "p", "--set", "preferences.pairs_per_prompt=2")  # fmt: skip
+    inwards = ("--set", "preferences.pairs_per_prompt=2")
+    pairs = prefloop("prefer", asked, answers, tmp_path / "j.parquet", "--out", tmp_path / "p", *inwards)
     assert "pairs in" in pairs.stdout
     trained = prefloop("train", tmp_path / "p", "--out", tmp_path / "ck", "--set", "training.epochs=1", "--json")
     assert json.loads(trained.stdout)["steps"] >= 1
-    compared = prefloop("evaluate", "--adapter", tmp_path / "ck", "--prompts", finished / "prompts.parquet", "--out", tmp_path / "e",
-                        "--set", "evaluation.sampled_questions=4", "--set", "evaluation.samples=2", "--json")  # fmt: skip
+    few = ("--set", "evaluation.sampled_questions=4", "--set", "evaluation.samples=2", "--json")
+    compared = prefloop("evaluate", "--adapter", tmp_path / "ck", "--prompts", asked, "--out", tmp_path / "e", *few)
     assert json.loads(compared.stdout)["execution_accuracy"]["n"] == 20
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
