@@ -79,14 +79,8 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     assert json.loads(made.stdout)["completions"] == 4
     again = prefloop("generate", questions, "--out", tmp_path / "c.parquet")
     assert (again.returncode, "exists already" in again.stderr) == (5, True)
-    judged = prefloop(
-        "judge",
-        finished / "prompts.parquet",
-        finished / "completions.parquet",
-        "--out",
-        tmp_path / "j.parquet",
-        "--json",
-    )
+    asked, answers = finished / "prompts.parquet", finished / "completions.parquet"
+    judged = prefloop("judge", asked, answers, "--out", tmp_path / "j.parquet", "--json")
     assert json.loads(judged.stdout)["unscored"] == 0
     assert (tmp_path / "j.parquet").read_bytes() == (finished / "judgements.parquet").read_bytes()
     inwards = ("--set", "preferences.pairs_per_prompt=2")
