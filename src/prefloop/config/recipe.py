@@ -97,7 +97,7 @@ class TrainingConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels assumed (cDPO)")
     nll_weight: float = Field(0.2, ge=0, description="weight of the chosen answer's NLL per token (RPO)")
     reference: Literal["initial"] = Field("initial", description="the policy that DPO stays close to")
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     epochs: int = Field(2, ge=1, description="passes over the preferences")
     batch_pairs: int = Field(16, ge=1, description="pairs per optimizer step")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay after warm-up")
