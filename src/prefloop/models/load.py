@@ -114,6 +114,8 @@ def _with_adapter(policy: Policy, adapter: Path) -> Policy:
         with warnings.catch_warnings():
             # PEFT leaves tensors that the file lacks at their start values and only warns.
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            # PEFT 0.21 asks transformers 5.23 for a property by its old name.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
             model: Any = PeftModel.from_pretrained(policy.model, str(adapter)).eval()
     except Exception as error:  # as in `_read`
         raise ModelError(f"cannot load the adapter {adapter}: {_first_line(error)}") from error
