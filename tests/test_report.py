@@ -408,6 +408,11 @@ class TestCharts:
         assert (whisker["x1"], whisker["x2"]) == ("2.00%", "50.00%")
         assert "50% → 100% (n = 7)" in drawing
 
+    def test_forest_of_changes_that_are_all_zero_has_an_axis(self) -> None:
+        drawing = charts.forest("Gain", [charts.Effect("all", 0.0, 0.0, 0.0)])
+        assert "all" in drawing
+        assert "nan" not in drawing
+
     def test_forest_scale_holds_zero_and_all_intervals(self) -> None:
         """From +5 to +15 points the scale is 0 to 15 by 5: estimate +10 at ⅔, so 2 + 96 · ⅔ = 66%."""
         drawing = charts.forest("Gain", [charts.Effect("all", 0.10, 0.05, 0.15)])

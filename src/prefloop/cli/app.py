@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -46,13 +48,22 @@ def _options(
         set_quiet(True)
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which the command-line library would turn into a silent exit."""
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise _Interrupted
+
+
 def main() -> None:
     """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except PrefloopError as error:
         print(f"prefloop: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("prefloop: interrupted; finished work is kept, go on with --resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

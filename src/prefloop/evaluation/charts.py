@@ -82,6 +82,7 @@ def forest(title: str, rows: Sequence[Effect]) -> str:
     if not rows:
         return svg.empty(title)
     ends = [100 * value for row in rows for value in (row.low, row.high)]
+    ends = ends if any(ends) else [-1.0, 1.0]  # nothing changed at all: still an axis
     ticks = svg.ticks(min(0.0, *ends), max(0.0, *ends))
     low, high, bottom = ticks[0], ticks[-1], ROW * len(rows)
 

@@ -25,7 +25,7 @@ from prefloop.tasks.nba.task import judge_databases, test_prompts, train_prompts
 from prefloop.tasks.nba.text import normalised
 from prefloop.training.preference import pair_logps, train_preferences
 
-PACKAGES = ("accelerate", "numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
+PACKAGES = ("numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
 
 
 @dataclass(frozen=True)
