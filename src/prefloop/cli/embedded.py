@@ -36,7 +36,7 @@ def build(
 @app.command()
 def corpus(
     out: Annotated[Path, typer.Argument(help="Folder for the corpus.")],
-    examples: Annotated[int, typer.Option(min=100, help="Pairs from the grammar.")] = 5_000,
+    examples: Annotated[int, typer.Option(min=1, help="Pairs from the grammar.")] = 5_000,
     generated: Annotated[int, typer.Option(min=0, help="Questions the policy answers; right answers are kept.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
     json_: Json = False,
