@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.errors import DataError
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.records import Completion, Prompt
+from prefloop.loop.stages import judge_file, read_prompts
+from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.journal import FileJournal
+from prefloop.store.tables import read_records, write_records
 from prefloop.tasks.nba import task
 from prefloop.tasks.nba.answers import render_answer
 
@@ -90,3 +96,45 @@ def test_judging_goes_on_where_it_was_killed(prompts: list[Prompt], leagues: lis
         resumed = judge.judge(prompts, completions, journal=FileJournal(tmp_path / "b"))
     assert resumed == whole
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Somebody's own database and questions with a gold query each; the third gold does not run."""
+    monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path / "cache"))
+    with closing(sqlite3.connect(tmp_path / "shop.sqlite")) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER, total REAL)")
+        connection.executemany("INSERT INTO orders VALUES (?, ?)", [(1, 10.0), (2, 32.5)])
+        connection.commit()
+    golds = {"How many?": "SELECT COUNT(*) FROM orders", "Who is it?": None, "Broken?": "SELECT nothing FROM orders"}
+    lines = [{"prompt": question, "meta": {"gold_sql": sql}} for question, sql in golds.items()]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "shop.sqlite", tmp_path / "questions.jsonl"
+
+
+def test_your_own_database_and_gold_queries(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    database, questions = shop
+    count, unanswerable, broken = read_prompts(questions)
+    answers = [
+        answer(count, "```sql\nSELECT COUNT(id) FROM orders\n```"),
+        answer(count, "```sql\nSELECT SUM(total) FROM orders\n```", 1),
+        answer(unanswerable, "This cannot be answered: no names are kept."),
+        answer(broken, "```sql\nSELECT 1\n```"),
+    ]
+    write_records(tmp_path / "answers.parquet", answers, Completion)
+    out = tmp_path / "judgements.parquet"
+    summary = judge_file(questions, tmp_path / "answers.parquet", out, CONFIG, databases=[database])
+    assert summary["statuses"] == {"ok": 2, "refused": 1, "gold_error": 1}
+    assert (summary["unscored"], summary["correct"]) == (1, 2 / 3)
+    judged = read_records(out, Judgement)
+    assert [j.objectives.get("correct") for j in judged] == [1, 0, 1, None]
+    assert "verbosity" not in judged[0].objectives  # no gold answer to compare lengths with
+    assert judged[1].value == pytest.approx((0.2 * 1 + 0.1 * 0) / 1.3)  # valid, not correct, no plan
+
+
+def test_prompts_without_a_gold_query_cannot_be_judged_by_execution(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"prompt": "How many?"}\n')
+    (prompt,) = read_prompts(tmp_path / "q.jsonl")
+    write_records(tmp_path / "a.parquet", [answer(prompt, "text")], Completion)
+    with pytest.raises(DataError, match=r"q\.jsonl has prompts without meta\.gold_sql"):
+        judge_file(tmp_path / "q.jsonl", tmp_path / "a.parquet", tmp_path / "j.parquet", CONFIG)

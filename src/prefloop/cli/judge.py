@@ -11,16 +11,21 @@ from prefloop.cli.options import Json, Set, overrides, print_json
 
 
 def judge(
-    prompts: Annotated[Path, typer.Argument(help="prompts.parquet with the task's golds.")],
+    prompts: Annotated[Path, typer.Argument(help="prompts.parquet, or .jsonl with meta.gold_sql in each line.")],
     completions: Annotated[Path, typer.Argument(help="completions.parquet")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the judgements (.parquet).")],
+    database: Annotated[
+        list[Path] | None,
+        typer.Option("--database", "-d", help="Your own SQLite file in place of the two leagues; may be repeated."),
+    ] = None,
     settings: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with interrupted judging.")] = False,
     json_: Json = False,
 ) -> None:
-    """Score answers by running their SQL against the gold's on both leagues.
+    """Score answers by running their SQL and comparing results with the gold query's, on every database.
 
-    Weights and limits come from the recipe's judge section: --set judge.verbosity=0.
+    Weights and limits come from the recipe's judge section: --set judge.verbosity=0. Your own database may be in
+    use: a copy is taken first, and only the copy is opened.
 
     Example: prefloop judge runs/nba-sql/prompts.parquet completions.parquet --out judgements.parquet
     """
@@ -28,7 +33,7 @@ def judge(
     from prefloop.loop.stages import judge_file
 
     config = load_recipe("nba-sql", overrides(settings)).judge
-    summary = judge_file(prompts, completions, out, config, resume=resume)
+    summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)
     if json_:
         print_json(summary)
         return

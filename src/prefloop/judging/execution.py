@@ -5,10 +5,14 @@ Objectives of one answer, each in 0..1:
 * ``correct``: the result equals the gold's on all databases (an unanswerable question: a refusal without SQL);
 * ``valid``: the SQL runs on all databases (an unanswerable question: the same as correct);
 * ``reasoning``: agreement of the plan's claims with the query (`prefloop.tasks.nba.claims`);
-* ``verbosity``: min(1, 1.2 · characters of the gold answer / characters of the answer), so 1 = not too long.
+* ``verbosity``: min(1, 1.2 · characters of the gold answer / characters of the answer), so 1 = not too long
+  (left out where only the gold query is known).
 
-score = Σ weight_i · objective_i / Σ weight_i. An answer that the harness failed to run (error class
-``internal``) stays unscored.
+score = Σ weight_i · objective_i / Σ weight_i over the objectives an answer has. An answer that the harness failed
+to run (error class ``internal``), or whose gold does not run (``gold_error``), stays unscored.
+
+A prompt's meta needs ``gold_sql`` alone, None where no query can answer; the rest is optional: ``compare_sql``
+(the gold without its limit), ``comparison`` (`prefloop.sql.compare.ComparisonSpec`) and ``gold_length``.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ NAME = "execution"
 PROMPTS_PER_CHUNK = 64
 LENGTH_ALLOWANCE = 1.2
 ROWS_KEPT = 5
-GOLD_ROWS = 20_000
+UNSCORED = {"internal", "gold_error"}
 
 
 @dataclass(frozen=True)
@@ -110,21 +114,21 @@ class ExecutionJudge:
         return {sql: flat[i * self._count : (i + 1) * self._count] for i, sql in enumerate(queries)}
 
     def _run_golds(self, prompts: Sequence[Prompt]) -> None:
-        wanted = {prompt.meta["compare_sql"] for prompt in prompts if prompt.meta["answerable"]}
+        wanted = {gold for prompt in prompts if (gold := _gold(prompt))}
         missing = sorted(wanted - self._gold_results.keys())
         self._gold_results |= self._run(self._golds, missing)
 
     def _judgement(self, prompt: Prompt, completion: Completion, results: Mapping[str, list[QueryResult]]) -> Judgement:
         sql = extract_sql(completion.text)
-        if prompt.meta["answerable"]:
+        if _gold(prompt):
             verdict = self._verdict(prompt, results[sql]) if sql else _Verdict(False, "no_sql", "no_sql", [])
         else:
             refused = is_refusal(completion.text)
             status = "refused" if refused else "not_refused"
             verdict = _Verdict(refused, status, status, [])
         objectives = _objectives(prompt, completion.text, sql, verdict)
-        total = sum(self._weights.values())
-        score = sum(weight * objectives[name] for name, weight in self._weights.items()) / total
+        total = sum(self._weights[name] for name in objectives)
+        score = sum(self._weights[name] * value for name, value in objectives.items()) / total
         raw = {
             "sql": sql,
             "status": verdict.status,
@@ -132,17 +136,20 @@ class ExecutionJudge:
             "rows": verdict.rows,
             "digest": verdict.digest,
         }
-        value = None if verdict.status == "internal" else score
+        value = None if verdict.status in UNSCORED else score
         return Judgement.create(
             prompt.id, (completion.id,), NAME, "score", value, {} if value is None else objectives, raw=raw
         )
 
     def _verdict(self, prompt: Prompt, results: list[QueryResult]) -> _Verdict:
+        golds = self._gold_results[_gold(prompt)]
+        broken = next((gold for gold in golds if gold.status != "ok"), None)
+        if broken:
+            return _Verdict(False, "gold_error", f"error:{broken.status}", [[broken.message]])
         failed = next((result for result in results if result.status != "ok"), None)
         if failed:
             return _Verdict(False, failed.status, f"error:{failed.status}", [[failed.message]])
-        spec = ComparisonSpec.from_dict(prompt.meta["comparison"])
-        golds = self._gold_results[prompt.meta["compare_sql"]]
+        spec = ComparisonSpec.from_dict(prompt.meta.get("comparison", {}))
         verdicts = [compare(gold.rows, result.rows, spec) for gold, result in zip(golds, results, strict=True)]
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
@@ -150,16 +157,19 @@ class ExecutionJudge:
         return _Verdict(all(v.equal for v in verdicts), "ok", worst.kind, rows, content_id(whole))
 
 
+def _gold(prompt: Prompt) -> str:
+    """The query to compare with; empty where none can answer."""
+    return str(prompt.meta.get("compare_sql") or prompt.meta["gold_sql"] or "")
+
+
 def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:
     valid = verdict.status in {"ok", "refused"}
     reasoning = (plan_agreement(plan_of(text), sql) or 0.0) if sql else float(verdict.status == "refused")
-    allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
-    return {
-        "correct": float(verdict.correct),
-        "valid": float(valid),
-        "reasoning": round(reasoning, 6),
-        "verbosity": round(min(1.0, allowed / max(len(text), 1)), 6),
-    }
+    objectives = {"correct": float(verdict.correct), "valid": float(valid), "reasoning": round(reasoning, 6)}
+    if "gold_length" in prompt.meta:
+        allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
+        objectives["verbosity"] = round(min(1.0, allowed / max(len(text), 1)), 6)
+    return objectives
 
 
 def _chunks(

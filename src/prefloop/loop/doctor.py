@@ -15,7 +15,7 @@ from prefloop.errors import PrefloopError
 from prefloop.loop.run import versions
 from prefloop.models.load import EMBEDDED, load_policy
 from prefloop.sql.pool import SandboxPool
-from prefloop.tasks.nba.league import cache_folder
+from prefloop.store.files import cache_folder
 
 NEEDED_GB = 2.0
 SQLITE = (3, 35)

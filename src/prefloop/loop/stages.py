@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
+from prefloop.sql.snapshot import snapshot
+from prefloop.store.files import cache_folder
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records, write_records
@@ -60,18 +63,29 @@ def generate_file(
 
 
 def judge_file(
-    prompts: Path, completions: Path, out: Path, config: JudgeConfig, *, resume: bool = False
+    prompts: Path,
+    completions: Path,
+    out: Path,
+    config: JudgeConfig,
+    *,
+    databases: Sequence[Path] = (),
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Judgements of the completions of a file, written to `out`; returns counts."""
-    asked = read_records(prompts, Prompt)
+    """Judgements of the completions of a file, written to `out`; returns counts.
+
+    Args:
+        databases: SQLite files on which gold and answer must agree, copied first; default the task's two leagues.
+    """
+    asked = read_prompts(prompts)
     answers = read_records(completions, Completion)
     unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
     if unknown:
         raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
-    if any("comparison" not in prompt.meta for prompt in asked):
-        raise DataError(f"{prompts} has prompts without a gold query: the execution judge needs prompts of nba-sql")
-    journal = _stage_journal(out, resume, [[c.id for c in answers], config.model_dump()])
-    with ExecutionJudge(judge_databases(), config) as judge:
+    if any("gold_sql" not in prompt.meta for prompt in asked):
+        raise DataError(f"{prompts} has prompts without meta.gold_sql: the execution judge compares with that query")
+    copies = [snapshot(database, cache_folder() / "databases") for database in databases]
+    journal = _stage_journal(out, resume, [[c.id for c in answers], [c.stem for c in copies], config.model_dump()])
+    with ExecutionJudge(copies or judge_databases(), config) as judge:
         judgements = judge.judge(asked, answers, journal=journal)
     write_records(out, judgements, Judgement)
     journal.remove()

@@ -1,10 +1,11 @@
-"""Other people's preference files: TRL, UltraFeedback and Argilla layouts, every bad row named by line and reason.
+"""Other people's preference files: TRL, UltraFeedback, Argilla and ShareGPT, every bad row named by line and reason.
 
 | layout | recognised by | read as |
 |---|---|---|
 | TRL | ``chosen`` and ``rejected`` (strings or messages; the prompt apart or inside both) | one pair |
 | UltraFeedback | ``instruction`` and ``completions`` with ratings | a ranking, best and worst as the pair |
 | Argilla | ``prompt`` or ``instruction`` with ``responses``/``generations`` and ``ratings`` | the same |
+| ShareGPT | ``conversations`` with ``chosen`` and ``rejected``, turns ``from``/``value`` (LLaMA-Factory) | one pair |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from prefloop.errors import DataError
 from prefloop.records import Completion, Message, Preference, Prompt, content_id
 
 IMPORTED = "imported"
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 
@@ -53,12 +55,15 @@ def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
     completions: dict[str, Completion] = {}
     preferences: dict[str, Preference] = {}
     bad: list[BadRow] = []
+    lines: dict[str, int] = {}
     for line, row in _rows(path):
         try:
             messages, answers = _read(row)
             prompt = Prompt.create(messages, task, "train")
             group = [_completion(prompt, index, text) for index, (text, _) in enumerate(answers)]
             preference = _preference(prompt, group, [score for _, score in answers])
+            if line != (first := lines.setdefault(preference.id, line)):
+                raise _BadRowError(f"says the same as line {first}")
         except _BadRowError as error:
             bad.append(BadRow(line, str(error)))
             continue
@@ -123,8 +128,9 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
     for key, messages in sides.items():
         if messages[-1]["role"] != "assistant":
             raise _BadRowError(f"{key} does not end with the assistant's turn")
-    if row.get("prompt") is not None:
-        prompt = _messages(row["prompt"], "prompt")
+    asked = row.get("prompt", row.get("conversations"))
+    if asked is not None:
+        prompt = _messages(asked, "prompt")
     else:
         prompt = sides["chosen"][:-1]
         if prompt != sides["rejected"][:-1]:
@@ -141,16 +147,25 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
 
 
 def _messages(value: Any, name: str, role: str = "user") -> tuple[Message, ...]:
+    if value is None or value in ("", []):
+        raise _BadRowError(f"{name} is missing")
     if isinstance(value, str):
         value = [{"role": role, "content": value}]
-    if not isinstance(value, list) or not value:
-        raise _BadRowError(f"{name} is missing")
-    for message in value:
+    turns = value if isinstance(value, list) else [value]
+    messages = [_turn(turn) for turn in turns]
+    for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
             raise _BadRowError(f"{name} is neither text nor a list of messages")
         if not message["content"].strip():
             raise _BadRowError(f"{name} is empty")
-    return tuple({"role": str(m["role"]), "content": m["content"]} for m in value)
+    return tuple({"role": str(m["role"]), "content": m["content"]} for m in messages)
+
+
+def _turn(turn: Any) -> Any:
+    """A ShareGPT turn as a message; anything else unchanged."""
+    if isinstance(turn, dict) and "from" in turn and "value" in turn:
+        return {"role": SHAREGPT_ROLES.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
+    return turn
 
 
 def _rated(row: dict[str, Any], answers: Sequence[Any]) -> list[tuple[str, float]]:

@@ -41,6 +41,9 @@ def _text(tree: exp.Expression) -> str:
 def _renamed(tree: exp.Expression) -> exp.Expression:
     """Table aliases become t1, t2, … in order of appearance; names lose their case and quotes."""
     for identifier in tree.find_all(exp.Identifier):
+        column = identifier.parent
+        if identifier.quoted and isinstance(column, exp.Column) and not column.table:
+            continue  # SQLite reads "Live final" as a string where no column has that name
         identifier.set("quoted", False)
         identifier.set("this", identifier.this.lower())
     names: dict[str, str] = {}

@@ -7,12 +7,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prefloop.errors import StoreError
 from prefloop.records import canonical_json
+
+
+def cache_folder() -> Path:
+    """Where things that can be built again are kept: ``$PREFLOOP_CACHE``, else ``~/.cache/prefloop``."""
+    return Path(os.environ.get("PREFLOOP_CACHE") or Path.home() / ".cache" / "prefloop")
 
 
 @contextmanager
@@ -30,7 +35,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        with suppress(OSError):  # it may be the folder itself that cannot be reached
+            temporary.unlink(missing_ok=True)
         if isinstance(error, StoreError):
             raise
         raise write_failure(path, error) from error

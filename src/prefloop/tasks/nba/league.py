@@ -5,7 +5,6 @@ Everything in them is synthetic and marked so in ``games.notes``; names are gene
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy as np
 
 from prefloop.progress import progress
 from prefloop.records import content_id
-from prefloop.store.files import atomic_path, file_hash, write_text
+from prefloop.store.files import atomic_path, cache_folder, file_hash, write_text
 from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.boxscore import CREATED, player_rows, team_row
 from prefloop.tasks.nba.play_by_play import event_rows
@@ -85,11 +84,6 @@ def cached_league(config: LeagueConfig, cache: Path | None = None) -> Path:
     build_league(config, path)
     write_text(recorded, file_hash(path) + "\n")
     return path
-
-
-def cache_folder() -> Path:
-    """Where things that can be built again are kept."""
-    return Path(os.environ.get("PREFLOOP_CACHE") or Path.home() / ".cache" / "prefloop")
 
 
 def build_league(config: LeagueConfig, path: Path) -> Path:

@@ -1,0 +1,41 @@
+"""A frozen copy of a database that somebody may be writing: the sandbox opens only files that nobody writes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from prefloop.errors import DataError
+from prefloop.store.files import atomic_path, file_hash
+
+BUSY_S = 30.0
+"""Seconds to wait for a writer's lock."""
+
+
+def snapshot(database: Path, folder: Path) -> Path:
+    """Copy a live SQLite file to ``{folder}/{hash of the copy}.sqlite``; equal contents share one copy.
+
+    SQLite's backup takes a consistent state, whatever is committed in a WAL file beside it included, and neither
+    locks writers out nor writes to the source.
+
+    Raises:
+        DataError: the file is missing, or not a SQLite database.
+        StoreError: the copy cannot be written.
+    """
+    if not database.is_file():
+        raise DataError(f"database {database} does not exist")
+    with atomic_path(folder / "incoming.sqlite") as incoming:
+        incoming.unlink(missing_ok=True)  # of a copy that was cut
+        try:
+            read_only = f"{database.resolve().as_uri()}?mode=ro"
+            with (
+                contextlib.closing(sqlite3.connect(read_only, BUSY_S, uri=True)) as source,
+                contextlib.closing(sqlite3.connect(incoming)) as copy,
+            ):
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # a copy marked WAL could not be opened immutable
+        except sqlite3.Error as error:
+            raise DataError(f"{database} cannot be read as a SQLite database: {error}") from error
+    found = folder / "incoming.sqlite"
+    return found.replace(folder / f"{file_hash(found)}.sqlite")
