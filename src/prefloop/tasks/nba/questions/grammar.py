@@ -13,13 +13,20 @@ from typing import Any
 import numpy as np
 
 from prefloop.records import content_id
-from prefloop.tasks.nba.questions import events, players, teams
+from prefloop.tasks.nba.questions import events, leaders, player_games, players, teams
 from prefloop.tasks.nba.questions.intent import Intent, World
+from prefloop.tasks.nba.questions.player_query import DOUBLES
 from prefloop.tasks.nba.questions.query import Query, applicable
 from prefloop.tasks.nba.questions.refusals import REFUSALS, Refusal, refusal_plan
 from prefloop.tasks.nba.questions.scope import Scope, draw_scope, phrase
 
-INTENTS: tuple[Intent, ...] = (*players.INTENTS, *teams.INTENTS, *events.INTENTS)
+INTENTS: tuple[Intent, ...] = (
+    *players.INTENTS,
+    *leaders.INTENTS,
+    *player_games.INTENTS,
+    *teams.INTENTS,
+    *events.INTENTS,
+)
 
 SHARES = {
     "A": 3,
@@ -154,7 +161,7 @@ def _fill(wording: str, slots: dict[str, Any], scope: Scope, register: str, voca
     if "u" in slots:
         words |= {"team2": vocabulary[slots["u"]][1], "ut": vocabulary[slots["u"]][style % 3].lower()}
     if "double" in slots:
-        words["dd"], words["ddt"] = players.DOUBLES[slots["double"]]
+        words["dd"], words["ddt"] = DOUBLES[slots["double"]]
     text = " ".join(wording.format(**words, scope=phrase(scope, register, vocabulary, style)).split())
     for mark in ".?!,":
         text = text.replace(f" {mark}", mark)

@@ -16,7 +16,7 @@ from prefloop.tasks.nba.questions.intent import (
     ratio_slots,
     stat_slots,
 )
-from prefloop.tasks.nba.questions.players import who
+from prefloop.tasks.nba.questions.player_query import who
 from prefloop.tasks.nba.questions.query import Clause, Query
 from prefloop.tasks.nba.questions.scope import Scope, filter_clauses, season_clauses
 
