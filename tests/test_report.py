@@ -319,6 +319,7 @@ def hostile(context: ReportContext) -> ReportContext:
         False,
         "ok",
         [[HOSTILE, None, 1.5], ['"><b onload=1>', "&amp;", "x" * 5000]],
+        (HOSTILE, "b", "c"),
     )
     error = replace(answer, status="no_such_column", rows=[[f"no such column: {HOSTILE}"]], right=None)
     question = ShownQuestion(HOSTILE, HOSTILE, HOSTILE, answer, error, f'"{HOSTILE}')

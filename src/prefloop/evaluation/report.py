@@ -37,6 +37,8 @@ class ShownAnswer:
     status: str
     rows: Sequence[Sequence[Any]]
     """First rows of the result; for an error its message, as the only cell."""
+    columns: Sequence[str] = ()
+    """Their names, where the judge kept them."""
 
 
 @dataclass(frozen=True)

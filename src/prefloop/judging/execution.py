@@ -47,6 +47,8 @@ class _Verdict:
     status: str
     kind: str
     rows: list[list[Any]]
+    columns: tuple[str, ...] = ()
+    """Names of the result's columns on the first database."""
     digest: str = ""
     """Hash of the whole result on every database: equal digests, equal denotation."""
 
@@ -133,6 +135,7 @@ class ExecutionJudge:
             "sql": sql,
             "status": verdict.status,
             "kind": verdict.kind,
+            "columns": list(verdict.columns),
             "rows": verdict.rows,
             "digest": verdict.digest,
         }
@@ -154,7 +157,8 @@ class ExecutionJudge:
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
         whole = [sorted(repr(row) for row in result.rows) for result in results]
-        return _Verdict(all(v.equal for v in verdicts), "ok", worst.kind, rows, content_id(whole))
+        right = all(verdict.equal for verdict in verdicts)
+        return _Verdict(right, "ok", worst.kind, rows, results[0].columns, content_id(whole))
 
 
 def _gold(prompt: Prompt) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop.errors import StoreError
+from prefloop.models.load import quiet_transformers
 from prefloop.models.template import encode_completion, encode_prompt
 from prefloop.models.tokenizer import train_tokenizer
 from prefloop.progress import progress
@@ -75,7 +76,8 @@ def build_embedded(
         prompt_weight=1.0,
     )
     result = train_sft(model, pairs, config, work, seed=build.seed, resume=resume, log=log)
-    model.to(torch.bfloat16).save_pretrained(out)
+    with quiet_transformers():
+        model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     figures = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -99,8 +101,7 @@ def draw_corpus(count: int, seed: int) -> list[Example]:
     with progress("draw corpus", count, "examples", done=len(corpus)) as advance:
         for example in draw_examples(world, team_words(), count - len(corpus), seed):
             corpus.append(example)
-            if len(corpus) % 1_000 == 0:
-                advance(1_000)
+            advance(1)
     return corpus
 
 

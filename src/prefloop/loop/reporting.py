@@ -104,6 +104,7 @@ def _shown(prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[st
             correct(judgement),
             judgement.raw["status"],
             judgement.raw["rows"],
+            judgement.raw["columns"],
         )
     meta = prompt.meta
     return ShownQuestion(

@@ -79,7 +79,7 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -185,7 +185,7 @@ def _device(wanted: str) -> torch.device:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without transformers' own bar and reports, which our errors replace; the settings are restored."""
     from transformers.utils import logging
 
