@@ -110,7 +110,7 @@ def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "points", "bounds", "p_value", "visible", "cell", "columns")
+    names = ("percent", "points", "bounds", "p_value", "visible", "cell", "columns", "method")
     environment.filters |= {name: getattr(wording, name) for name in names} | {"sql": highlight}
     style, script = _asset(STYLE) + _code_style(), _asset(SCRIPT)
     return environment.get_template(TEMPLATE).render(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prefloop.evaluation.wording import method
 from prefloop.records import Judgement, Prompt
 
 if TYPE_CHECKING:
@@ -52,12 +53,35 @@ def summary_table(evaluation: Mapping[str, Any]) -> Table:
     return table
 
 
+def methods_table(evaluation: Mapping[str, Any]) -> Table:
+    """Execution accuracy of each seed, tuned and by the baselines where those were run."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Execution accuracy by seed and method", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("seed", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("accuracy", "gain", "95% interval", "lead of the tuned policy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in evaluation["seeds"]:
+        tuned = row["execution_accuracy"]
+        table.add_row(str(row["seed"]), "tuned", f"{tuned['after']:.1%}", *_gain(tuned, "gain"), MISSING)
+        for name, figures in (row["baselines"] or {}).items():
+            lead = " ".join(_gain(figures["tuned_lead"], "estimate", "({})"))
+            table.add_row("", method(name), f"{figures['accuracy']:.1%}", *_gain(figures, "gain"), lead)
+    return table
+
+
+def _gain(row: Mapping[str, Any], change: str, between: str = "{}") -> list[str]:
+    """A change in points, and its interval."""
+    return [f"{100 * row[change]:+.1f}", between.format(_between(row, lambda value: f"{100 * value:+.1f}"))]
+
+
 def _rates(row: Mapping[str, Any], change: str) -> list[str]:
     return [
         _with_interval(row["before"], row["before_ci"]),
         _with_interval(row["after"], row["after_ci"]),
-        f"{100 * row[change]:+.1f}",
-        _between(row, lambda value: f"{100 * value:+.1f}"),
+        *_gain(row, change),
         str(row["n"]),
     ]
 

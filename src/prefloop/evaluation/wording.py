@@ -73,3 +73,12 @@ def columns(row: Sequence[Any], most: int = 12) -> list[str]:
     """The cells of a row, the last one telling how many more there are where they are too many."""
     cells = [cell(value) for value in row[:most]]
     return cells if len(row) <= most else [*cells, f"… {len(row) - most} more columns"]
+
+
+def method(name: str) -> str:
+    """A baseline's name in words.
+
+    >>> method("sft_on_chosen"), method("best_of_k")
+    ('SFT on chosen', 'best of K')
+    """
+    return name.replace("_", " ").replace("sft", "SFT").replace("of k", "of K")

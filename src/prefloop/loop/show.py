@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop.evaluation.compare import Answers
-from prefloop.evaluation.tables import side_by_side, summary_table
+from prefloop.evaluation.tables import methods_table, side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.run_folder import read_manifest
 from prefloop.store.tables import read_records
@@ -32,11 +32,14 @@ def show_run(root: Path) -> None:
 
 
 def print_figures(evaluation: Mapping[str, Any]) -> None:
-    """The table of figures with 95% intervals on stdout."""
+    """The table of figures with 95% intervals on stdout, and seeds and baselines where there are any."""
     from rich.console import Console
 
     console = Console(width=WIDTH)
     console.print(summary_table(evaluation))
+    seeds = evaluation.get("seeds", ())
+    if len(seeds) > 1 or any(row["baselines"] for row in seeds):
+        console.print(methods_table(evaluation))
     if evaluation["power"]["warning"]:
         console.print(f"Note: {evaluation['power']['warning']}")
 
