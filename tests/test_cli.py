@@ -100,7 +100,22 @@ MISTAKES = [
     ("run nba-sql --set training.objective=sft --set training.beta=0.2", 2, "has no effect"),
     ("run nba-sql --set nonsense", 2, "is not KEY=VALUE"),
     ("run nba-sql --out occupied", 5, "not a run folder"),
-    ("run nba-sql --out occupied --overwrite", 5, "will not delete it"),
+    ("run nba-sql --out occupied --overwrite", 5, "will not empty it"),
+    ("run nba-sql --out cook --overwrite", 5, "will not empty it"),
+    ("run nba-sql --out torn --resume", 5, "recipe.json is damaged"),
+    ("run nba-sql --set policy.model=./gone --out cook --overwrite", 4, "no model folder"),
+    ("run nba-sql --out empty.jsonl --overwrite", 5, "cannot write"),
+    ("run nba-sql --out new --overwrite --resume", 2, "choose one"),
+    ("run nba-sql --seed 2 --set seed=3", 2, "give one"),
+    ("run nba-sql --set name=[1", 2, "is not a YAML value"),
+    ("run twice.yaml --dry-run", 2, "'beta' stands twice"),
+    ("judge good.jsonl good.jsonl --out x.parquet --set training.beta=0.9", 2, "has no effect here"),
+    ("generate good.jsonl --out x.parquet --greedy --k 7", 2, "have no effect with --greedy"),
+    ("generate repeated.jsonl --out x.parquet", 3, "line 2: the same prompt as in line 1"),
+    ("generate meta.jsonl --out x.parquet", 3, "meta.comparison must be dict"),
+    ("prefer good.jsonl --import --out occupied", 5, "exists already"),
+    ("prefer good.jsonl --import --out x --set preferences.strategy=all-pairs", 2, "no --set"),
+    ("evaluate --prompts good.jsonl --out x", 3, "no prompt of split 'test'"),
     ("generate gone.jsonl --out x.parquet", 3, "does not exist"),
     ("generate empty.jsonl --out x.parquet", 3, "is empty"),
     ("generate bad.jsonl --out x.parquet", 3, "line 2"),
@@ -119,6 +134,13 @@ def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mess")
     (folder / "occupied").mkdir()
     (folder / "occupied" / "thesis.tex").write_text("precious")
+    for name, recipe in {"cook": '{"cake": 1}', "torn": '{"recipe": '}.items():
+        (folder / name).mkdir()
+        (folder / name / "recipe.json").write_text(recipe)
+        (folder / name / "notes.txt").write_text("precious")
+    (folder / "twice.yaml").write_text("training:\n  beta: 0.3\n  beta: 0.5\n")
+    (folder / "repeated.jsonl").write_text('{"prompt": "hi"}\n' * 2)
+    (folder / "meta.jsonl").write_text('{"prompt": "hi", "meta": {"comparison": "x"}}\n')
     (folder / "corrupt").mkdir()
     (folder / "corrupt" / "config.json").write_text('{"model_type": "llama"}')
     (folder / "corrupt" / "model.safetensors").write_bytes(b"\x00" * 10)
@@ -135,7 +157,8 @@ def test_a_mistake_is_one_clear_line(mess: Path, line: str, code: int, message: 
     flat = " ".join(done.stderr.replace("│", " ").split())
     assert message in flat
     assert "Traceback" not in done.stderr
-    assert (mess / "occupied" / "thesis.tex").read_text() == "precious"
+    for place in ("occupied/thesis.tex", "cook/notes.txt", "torn/notes.txt"):
+        assert (mess / place).read_text() == "precious"
 
 
 def test_dry_run_touches_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefloop.config.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
+from prefloop.config.recipe import IDLE, RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
 from prefloop.errors import ConfigError
 
 
@@ -86,3 +86,13 @@ def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize("switch", [f"{key}={value}" for key, value in IDLE])
+def test_a_switch_on_the_command_line_drops_the_files_idle_options(switch: str) -> None:
+    key, value = switch.split("=")
+    recipe = load_recipe("nba-sql", {key: value})
+    assert str(getattr(getattr(recipe, key.split(".")[0]), key.split(".")[1])) == value
+    idle = f"{key.split('.')[0]}.{IDLE[key, value][0]}"
+    with pytest.raises(ConfigError, match=f"{idle}: has no effect with {key}={value}"):
+        load_recipe("nba-sql", {key: value, idle: "initial" if idle.endswith("reference") else 1})

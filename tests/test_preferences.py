@@ -153,6 +153,7 @@ def test_export_is_trl_format_in_both_files(tmp_path: Path) -> None:
         "judge": "j",
         "strategy": "s",
         "recipe": "r",
+        "origin": "From a shop.",
         "diagnostics": {"a": 0.5},
         "drops": {"b": 1},
     }
@@ -161,6 +162,7 @@ def test_export_is_trl_format_in_both_files(tmp_path: Path) -> None:
     assert lines == pq.read_table(tmp_path / "preferences.parquet").to_pylist() == rows
     assert lines[0]["prompt"] == [{"role": "user", "content": "q"}]
     assert lines[0]["chosen"] == [{"role": "assistant", "content": "answer 1 x"}]
+    assert "From a shop." in (tmp_path / "README.md").read_text()
     assert "{" not in (tmp_path / "README.md").read_text().split("data_files")[1].split("\n", 1)[1]
 
 
@@ -222,3 +224,77 @@ def test_unusable_files_are_one_clear_error(tmp_path: Path, name: str, content: 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         import_preferences(tmp_path / name)
+
+
+TURNS = [
+    {"role": "user", "content": "Q1"},
+    {"role": "assistant", "content": "A1"},
+    {"role": "user", "content": "Q2"},
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "Q1", "chosen": "a", "rejected": "b"}, [("user", "Q1")]),
+        (
+            {
+                "prompt": "Q1",
+                "chosen": [*TURNS, {"role": "assistant", "content": "a"}],
+                "rejected": [*TURNS, {"role": "assistant", "content": "b"}],
+            },
+            [("user", "Q1"), ("assistant", "A1"), ("user", "Q2")],
+        ),
+        (
+            {
+                "system": "Be brief.",
+                "conversations": [{"from": "human", "value": "Q1"}],
+                "chosen": {"from": "gpt", "value": "a"},
+                "rejected": {"from": "gpt", "value": "b"},
+            },
+            [("system", "Be brief."), ("user", "Q1")],
+        ),
+    ],
+)
+def test_the_whole_conversation_is_the_prompt(row: dict, prompt: list, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    found = import_preferences(tmp_path / "p.jsonl")
+    assert [(m["role"], m["content"]) for m in found.prompts[0].messages] == prompt
+    assert {c.text for c in found.completions} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('{"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": NaN}', "a score of nan"),
+        ('{"prompt": "q", "responses": ["a", "b"], "ratings": [1, Infinity]}', "a score of inf"),
+        ('{"prompt": "q", "completions": [{"response": "a", "annotations": "x"}, {"response": "b"}]}', "known layout"),
+        ('{"prompt": "q \\ud800", "chosen": "a", "rejected": "b"}', "known layout"),
+        ('{"prompt": "other", "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], '
+         '"rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}', "not the beginning"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_never_costs_the_others(row: str, reason: str, tmp_path: Path) -> None:
+    good = '{"prompt": "fine", "chosen": "a", "rejected": "b"}'
+    (tmp_path / "p.jsonl").write_text(f"{row}\n{good}\n{good}\n")
+    found = import_preferences(tmp_path / "p.jsonl")
+    assert [bad.line for bad in found.bad] == [1, 3]
+    assert reason in found.bad[0].reason
+    assert found.bad[1].reason == "says the same as line 2"
+
+
+def test_every_prompt_weighs_one_after_all_rules() -> None:
+    """Three pairs of one prompt, of which the margin rule drops the smallest: the two left weigh a half each."""
+    scores = [1.0, 0.9, 0.8, 0.35, 0.1, 0.0]
+    found = pairs(scores, pairs_per_prompt=3, min_margin_quantile=0.34)
+    assert [(a, b) for a, b, _ in found] == [(0, 5), (1, 4)]
+    assert [weight for *_, weight in found] == [0.5, 0.5]
+
+
+def test_a_random_rejected_answer_never_costs_a_pair() -> None:
+    """The second best may have been drawn as rejected; then the third is asked, not nobody."""
+    completions, judgements = answers([1.0, 0.8, 0.6, 0.4, 0.2])
+    config = PreferenceConfig(strategy="best-random", pairs_per_prompt=2)
+    for seed in range(60):
+        built = build_preferences([PROMPT], completions, judgements, config, seed=seed)
+        assert len(built.preferences) == 2, seed

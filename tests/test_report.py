@@ -163,7 +163,7 @@ def example() -> Whole:
         families=FAMILIES,
         command="prefloop run recipe.yaml --seeds 3 --baselines",
         recipe="name: nba-sql\nseed: 1\ntraining:\n  objective: dpo\n  beta: 0.1\n",
-        versions={"prefloop": "0.1.0", "python": "3.11.9", "torch": "2.11.0"},
+        versions={"threads": "2", "prefloop": "0.1.0", "python": "3.11.9", "torch": "2.11.0"},
         lineage={"initial": "4be1f0f1cbd3c1e1", "tuned": "9a2c7fd0e4a5b6c7"},
         hashes={"prompts.parquet": hashlib.sha256(b"prompts").hexdigest()},
         audit={"test": {"accepted": 216, "gold is empty": 31}},

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefloop.errors import ConfigError
-from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.sql.compare import ComparisonSpec, compare, compare_everywhere
 
 RANKED = [("A", 30), ("B", 30), ("C", 2)]
 KEYS = {"order": "keys", "order_keys": (1,)}
@@ -108,3 +108,22 @@ def test_specs_round_trip_and_unknown_fields_are_errors() -> None:
     for wrong in ({"order_by": "x"}, {"order": "sorted"}, {"top_k": 3}):
         with pytest.raises(ConfigError, match="comparison"):
             ComparisonSpec.from_dict(wrong)
+
+
+def test_a_list_of_values_is_no_answer() -> None:
+    """Each database finds its gold somewhere in the list, but in another column: a query that reads no table."""
+    golds, listed = [[(3,)], [(5,)]], [[(3, 5)], [(3, 5)]]
+    assert [verdict.equal for verdict in map(compare, golds, listed)] == [True, True]
+    assert [verdict.equal for verdict in compare_everywhere(golds, listed)] == [True, False]
+    assert not compare([(3,)], [tuple(range(200))]).equal
+
+
+def test_the_same_columns_may_be_matched_in_another_order_on_both() -> None:
+    """On the second database both columns hold the same, so its first matching is the identity: not a reason."""
+    golds = [[("BOS", 60)], [(60, 60)]]
+    predicted = [[(60, "BOS")], [(60, 60)]]
+    verdicts = compare_everywhere(golds, predicted)
+    assert [verdict.equal for verdict in verdicts] == [True, True]
+    assert {verdict.assignment for verdict in verdicts} == {(1, 0)}
+    top = ComparisonSpec(top_k=1, order_keys=(1,))
+    assert all(v.equal for v in compare_everywhere([[("a", 2), ("b", 1)]] * 2, [[(2, "a")], [(2, "a")]], top))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_equal_contents_share_one_copy(live: tuple[Path, sqlite3.Connection], tm
     path, _ = live
     copies = tmp_path / "copies"
     assert snapshot(path, copies) == snapshot(path, copies)
-    assert [p.name for p in copies.iterdir()] == [snapshot(path, copies).name]
+    assert [p.name for p in copies.glob("*.sqlite")] == [snapshot(path, copies).name]
 
 
 def test_the_source_is_not_written(live: tuple[Path, sqlite3.Connection], tmp_path: Path) -> None:
@@ -66,10 +67,25 @@ def test_what_is_no_database_is_named_and_leaves_nothing(tmp_path: Path) -> None
         snapshot(tmp_path / "notes.sqlite", tmp_path / "copies")
     with pytest.raises(DataError, match="does not exist"):
         snapshot(tmp_path / "none.sqlite", tmp_path / "copies")
-    assert list((tmp_path / "copies").iterdir()) == []
+    assert [p.name for p in (tmp_path / "copies").iterdir()] == [".incoming.sqlite.lock"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(live: tuple[Path, sqlite3.Connection], tmp_path: Path) -> None:
     (tmp_path / "copies").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="copies"):
         snapshot(live[0], tmp_path / "copies")
+
+
+def test_two_at_once_get_each_their_own_database(tmp_path: Path) -> None:
+    """Twenty copies of two databases in four threads of one folder; every path holds what was asked for."""
+    sources = []
+    for rows in (1, 2):
+        with closing(sqlite3.connect(tmp_path / f"{rows}.sqlite")) as connection:
+            connection.execute("CREATE TABLE t (a INTEGER)")
+            connection.executemany("INSERT INTO t VALUES (?)", [(i,) for i in range(rows)])
+            connection.commit()
+        sources.append(tmp_path / f"{rows}.sqlite")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda i: snapshot(sources[i % 2], tmp_path / "copies"), range(20)))
+    assert [count(path) for path in found[:4]] == [1, 2, 1, 2]
+    assert found == found[:2] * 10

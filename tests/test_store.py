@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prefloop.errors import DataError, StoreError
 from prefloop.records import Completion, Judgement, Preference, Prompt, canonical_json, content_id
 from prefloop.store import files
-from prefloop.store.files import write_text
+from prefloop.store.files import atomic_path, read_json, write_json, write_text, writing
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder, read_manifest
 from prefloop.store.tables import read_records, write_records
@@ -171,3 +171,47 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a run folder"):
         read_manifest(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_what_a_rust_library_says_of_a_full_disk_is_understood(tmp_path: Path) -> None:
+    def fill_the_disk() -> None:
+        with atomic_path(tmp_path / "w.safetensors") as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(StoreError, match=r"disk full while writing .*w\.safetensors"):
+        fill_the_disk()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_failures_inside_a_write_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "x"):
+        1 / 0  # noqa: B018 (raises)
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(StoreError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(StoreError, match=r"b\.json cannot be read"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_manifest_counts_files_of_inner_runs_and_none_that_change(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "r", {"recipe": 1}, False) as folder:
+        with RunFolder.open(tmp_path / "r" / "seeds" / "2", {"recipe": 2}, False) as inner:
+            inner.log("start")
+            inner.journal("x").append("k", 1)
+        folder.finish({})
+    assert sorted(read_manifest(tmp_path / "r")["files"]) == ["recipe.json", "seeds/2/recipe.json"]
+    assert not (tmp_path / "r" / "seeds" / "2" / "work").exists()
+
+
+def test_overwrite_empties_a_run_only_once_nobody_uses_it(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, {"recipe": 1}, False) as folder:
+        write_json(folder.path("stages/a.json"), 1)
+        with pytest.raises(StoreError, match="in use"), RunFolder.open(tmp_path, {"recipe": 2}, False, overwrite=True):
+            pass
+        assert folder.path("stages/a.json").exists()
+    with RunFolder.open(tmp_path, {"recipe": 2}, False, overwrite=True) as folder:
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "recipe.json"]

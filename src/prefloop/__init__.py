@@ -1,7 +1,8 @@
 """prefloop closes the preference loop for language models.
 
 Everything the command line does is one function here: `run`, and by stage `generate`, `judge`, `prefer`, `train`,
-`evaluate`, `report`. They are imported when first used, so that ``import prefloop`` loads no torch.
+`evaluate`, `report`, with the settings they take. They are imported when first used: ``import prefloop`` loads no
+torch.
 
 >>> import prefloop
 >>> recipe = prefloop.load_recipe("nba-sql", {"training.beta": 0.2})
@@ -23,6 +24,11 @@ _API = {
     "train": ("prefloop.loop.stages", "train_folder"),
     "evaluate": ("prefloop.loop.stages", "evaluate_models"),
     "report": ("prefloop.loop.reporting", "report_run"),
+    "JudgeConfig": ("prefloop.config.recipe", "JudgeConfig"),
+    "PreferenceConfig": ("prefloop.config.recipe", "PreferenceConfig"),
+    "Recipe": ("prefloop.config.recipe", "Recipe"),
+    "Sampling": ("prefloop.generation.generate", "Sampling"),
+    "TrainingConfig": ("prefloop.config.recipe", "TrainingConfig"),
 }
 
 __all__ = sorted(_API)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import typer
@@ -11,7 +13,10 @@ import typer
 from prefloop.cli import doctor, embedded, evaluate, generate, judge, league, prefer, report, run, show, train
 from prefloop.errors import PrefloopError
 
-INTERRUPTED = 130
+INTERRUPTED, UNEXPECTED = 130, 70
+DEBUG = "PREFLOOP_DEBUG"
+RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "embedded"}
+"""Commands with --resume."""
 
 app = typer.Typer(
     name="prefloop",
@@ -65,5 +70,17 @@ def main() -> None:
         print(f"prefloop: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Interrupted:
-        print("prefloop: interrupted; finished work is kept, go on with --resume", file=sys.stderr)
+        again = "; finished work is kept, go on with --resume" if RESUMABLE & set(sys.argv) else ""
+        print(f"prefloop: interrupted{again}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if DEBUG in os.environ:
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300]
+        print(
+            f"prefloop: unexpected {type(error).__name__}: {text} ({where.name}, line {where.lineno}); "
+            f"{DEBUG}=1 shows the whole traceback. Please report it",
+            file=sys.stderr,
+        )
+        sys.exit(UNEXPECTED)

@@ -28,7 +28,8 @@ def evaluate(
     from prefloop.loop.show import print_figures
     from prefloop.loop.stages import evaluate_models
 
-    recipe = load_recipe("nba-sql", overrides(settings))
+    read = ["evaluation.", "judge.", "task.", "policy.dtype", "policy.device", "generation.max_new_tokens", "seed"]
+    recipe = load_recipe("nba-sql", overrides(settings), read)
     evaluation = evaluate_models(
         recipe, out, before=before, after=after or before, adapter=adapter, prompts=prompts, resume=resume
     )

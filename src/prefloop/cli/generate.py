@@ -15,9 +15,9 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the completions (.parquet).")],
     model: Annotated[str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")] = "embedded",
     adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model.")] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Answers per prompt.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Softmax temperature.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Nucleus.")] = 1.0,
+    k: Annotated[int | None, typer.Option("--k", min=1, help="Answers per prompt (default 8).")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.01, help="Softmax temperature (default 1).")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Nucleus (default 1: all).")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="One greedy answer per prompt instead of k samples.")
@@ -36,7 +36,10 @@ def generate(
     from prefloop.generation.generate import Sampling
     from prefloop.loop.stages import generate_file
 
-    sampling = Sampling(1 if greedy else k, temperature, top_p, max_new_tokens=max_new_tokens, greedy=greedy)
+    if greedy and (k, temperature, top_p) != (None, None, None):
+        raise typer.BadParameter("--k, --temperature and --top-p have no effect with --greedy")
+    drawn = (1 if greedy else k or 8, temperature or 1.0, top_p or 1.0)
+    sampling = Sampling(*drawn, max_new_tokens=max_new_tokens, greedy=greedy)
     summary = generate_file(
         prompts,
         out,

@@ -32,7 +32,7 @@ def judge(
     from prefloop.config.recipe import load_recipe
     from prefloop.loop.stages import judge_file
 
-    config = load_recipe("nba-sql", overrides(settings)).judge
+    config = load_recipe("nba-sql", overrides(settings), ["judge."]).judge
     summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)
     if json_:
         print_json(summary)

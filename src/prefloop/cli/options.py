@@ -19,7 +19,7 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
     """``["training.beta=0.2"]`` to ``{"training.beta": 0.2}``; values are read as YAML.
 
     Raises:
-        typer.BadParameter: a pair without '='.
+        typer.BadParameter: a pair without '=', or a value that is no YAML.
     """
     import yaml
 
@@ -28,7 +28,10 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"'{pair}' is not KEY=VALUE", param_hint="--set")
-        found[key.strip()] = yaml.safe_load(value)
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"'{value}' is not a YAML value", param_hint=f"--set {key}") from error
     return found
 
 

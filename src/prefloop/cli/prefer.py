@@ -35,11 +35,13 @@ def prefer(
     from prefloop.loop.stages import import_file, prefer_files
 
     if import_:
+        if settings or completions:
+            raise typer.BadParameter("an import takes one file and no --set: its pairs are taken as they are")
         summary = import_file(prompts, out)
     elif completions is None or judgements is None:
         raise typer.BadParameter("give prompts, completions and judgements, or one file with --import")
     else:
-        config = load_recipe("nba-sql", overrides(settings)).preferences
+        config = load_recipe("nba-sql", overrides(settings), ["preferences."]).preferences
         summary = prefer_files(prompts, completions, judgements, out, config, seed)
     if json_:
         print_json(summary)

@@ -39,7 +39,10 @@ def run(
     """
     from prefloop.config.recipe import load_recipe
 
-    given = overrides(settings) | ({} if seed is None else {"seed": seed})
+    given = overrides(settings)
+    if seed is not None and "seed" in given:
+        raise typer.BadParameter("--seed and --set seed say the same: give one")
+    given |= {} if seed is None else {"seed": seed}
     loaded = load_recipe(recipe, given)
     folder = out or Path("runs") / loaded.name
     if dry_run:

@@ -29,7 +29,7 @@ def train(
     from prefloop.config.recipe import load_recipe
     from prefloop.loop.stages import train_folder
 
-    config = load_recipe("nba-sql", overrides(settings)).training
+    config = load_recipe("nba-sql", overrides(settings), ["training."]).training
     summary = train_folder(preferences, out, config, model=model, seed=seed, device=device, resume=resume)
     print_json(summary) if json_ else typer.echo(
         f"{summary['steps']} steps on {summary['pairs']:,} pairs, final loss {summary['final_loss']:.4f}; "

@@ -6,6 +6,7 @@ A recipe is a YAML file; `load_recipe` reads it, applies overrides, and reports 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,25 +141,32 @@ class Recipe(Section):
         return content_id("recipe", self.model_dump(mode="json"))
 
 
-def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sections: Sequence[str] = ()) -> Recipe:
     """Read a recipe by file or by the name of a shipped one, with dotted overrides on top.
 
     Args:
         source: path of a YAML file, or a name such as ``nba-sql``.
-        overrides: dotted keys to values, e.g. ``{"training.beta": 0.3}``.
+        overrides: dotted keys to values, e.g. ``{"training.beta": 0.3}``. Where one of them switches to a mode in
+            which options of the file are idle, those options are dropped.
+        sections: starts of the keys that may be overridden (``training.``); default all.
 
     Raises:
         ConfigError: all unknown keys, wrong values and options without effect, each with its reason.
     """
     path = _find(source)
+    overrides = overrides or {}
+    unread = [key for key in overrides if sections and not key.startswith(tuple(sections))]
+    if unread:
+        raise ConfigError(f"--set {unread[0]} has no effect here: this command reads {', '.join(sections)}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is empty: a recipe is a mapping such as 'task:' and 'training:'")
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _set(content, key, value)
+    _drop_idle(content, overrides)
     return parse_recipe(content, str(path))
 
 
@@ -226,21 +234,49 @@ def _keys(location: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
+IDLE = {
+    ("training.objective", "sft"): ("beta", "label_smoothing", "reference", "nll_weight"),
+    ("training.method", "full"): ("lora_rank", "lora_alpha"),
+    ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
+}
+"""A switch and its value, and the options of the same section that then have no effect."""
+
+
+def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """The file's own options that an override made idle; what the override sets itself stays, to be refused."""
+    for (switch, value), options in IDLE.items():
+        section = content.get(switch.split(".")[0])
+        if overrides.get(switch) == value and isinstance(section, dict):
+            for option in options:
+                if f"{switch.split('.')[0]}.{option}" not in overrides:
+                    section.pop(option, None)
+
+
 def _without_effect(recipe: Recipe) -> list[str]:
     """Options that were set although the rest of the recipe makes them idle."""
-    training, findings = recipe.training, []
-    given = training.model_fields_set
-    if training.objective == "sft":
-        idle = sorted(given & {"beta", "label_smoothing", "reference", "nll_weight"})
-        findings += [f"training.{name}: has no effect with training.objective=sft" for name in idle]
-    if training.method == "full":
-        idle = sorted(given & {"lora_rank", "lora_alpha"})
-        findings += [f"training.{name}: has no effect with training.method=full" for name in idle]
-    if recipe.preferences.strategy == "all-pairs" and "pairs_per_prompt" in recipe.preferences.model_fields_set:
-        findings.append("preferences.pairs_per_prompt: has no effect with preferences.strategy=all-pairs")
+    findings = []
+    for (switch, value), options in IDLE.items():
+        name, key = switch.split(".")
+        section = getattr(recipe, name)
+        if getattr(section, key) == value:
+            idle = sorted(section.model_fields_set & set(options))
+            findings += [f"{name}.{option}: has no effect with {switch}={value}" for option in idle]
     if recipe.evaluation.sampled_questions > recipe.task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
+    if not any((recipe.judge.correct, recipe.judge.valid, recipe.judge.reasoning, recipe.judge.verbosity)):
+        findings.append("judge: every weight is 0, so every answer would score the same")
     return findings
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where YAML's own loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"'{twice[0]}' stands twice, line {node.start_mark.line + 1} ff.")
+        return super().construct_mapping(node, deep)
 
 
 def _message(place: str, findings: list[str]) -> str:

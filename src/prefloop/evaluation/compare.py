@@ -16,6 +16,7 @@ from prefloop.errors import DataError
 from prefloop.evaluation import metrics
 from prefloop.evaluation.metrics import HeldOutPair
 from prefloop.maths.statistics import (
+    SHARE,
     clustered_mean_interval,
     design_effect,
     holm,
@@ -268,10 +269,10 @@ def change(
     }
     if found["templates"] > 1:
         seed, draws = bootstrap.seed, bootstrap.draws
-        interval = paired_bootstrap(before, after, templates, draws=draws, seed=seed)
+        interval = paired_bootstrap(before, after, templates, draws=draws, seed=seed, bounds=SHARE)
         found |= {"ci_low": interval.low, "ci_high": interval.high}
         for side, values in zip(SIDES, (before, after), strict=True):
-            interval = clustered_mean_interval(values, templates, draws=draws, seed=seed)
+            interval = clustered_mean_interval(values, templates, draws=draws, seed=seed, bounds=SHARE)
             found[f"{side}_ci"] = [interval.low, interval.high]
     return found
 

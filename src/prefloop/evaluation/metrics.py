@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.maths.statistics import clustered_mean_interval, pass_at_k, wilson
+from prefloop.maths.statistics import SHARE, clustered_mean_interval, pass_at_k, wilson
 from prefloop.records import Completion, Judgement
 
 SOUND = 0.999
@@ -138,7 +138,7 @@ def preference_figures(held_out: Sequence[HeldOutPair], *, seed: int, draws: int
     margins = np.array([pair.margin for pair in held_out])
     displaced = np.array([pair.displacement for pair in held_out])
     hits = np.where(margins == 0, 0.5, margins > 0).astype(float)
-    found = clustered_mean_interval(hits, templates, draws=draws, seed=seed)
+    found = clustered_mean_interval(hits, templates, draws=draws, seed=seed, bounds=SHARE)
     return {
         "accuracy": found.estimate,
         "ci_low": found.low,

@@ -52,6 +52,9 @@ class ShownQuestion:
     after: ShownAnswer
     family: str = ""
     """Letter of the question family."""
+    gold_rows: Sequence[Sequence[Any]] = ()
+    """First rows of the gold's result."""
+    gold_columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

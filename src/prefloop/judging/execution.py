@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import JudgeConfig
+from prefloop.errors import ConfigError
 from prefloop.progress import progress
 from prefloop.records import Completion, Judgement, Prompt, content_id
-from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.store.journal import Journal
@@ -36,6 +37,9 @@ NAME = "execution"
 PROMPTS_PER_CHUNK = 64
 LENGTH_ALLOWANCE = 1.2
 ROWS_KEPT = 5
+LONGEST_CELL = 200
+GOLD_ROWS, GOLD_BYTES = 20_000, 10_000_000
+"""A gold may be a full ranking of which an answer gives the first rows."""
 UNSCORED = {"internal", "gold_error"}
 
 
@@ -61,11 +65,12 @@ class ExecutionJudge:
 
     def __init__(self, databases: Sequence[Path], config: JudgeConfig) -> None:
         limits = Limits(opcodes=config.opcodes)
+        gold_limits = Limits(opcodes=config.opcodes, rows=GOLD_ROWS, result_bytes=GOLD_BYTES)
         workers = config.workers or _cores()
         self._count = len(databases)
         self._weights = {name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")}
         self._answers = SandboxPool(databases, workers, limits)
-        self._golds = SandboxPool(databases, workers, limits)  # a prediction never shares a connection with a gold
+        self._golds = SandboxPool(databases, workers, gold_limits)  # a prediction never shares a connection with a gold
         self._gold_results: dict[str, list[QueryResult]] = {}
 
     def __enter__(self) -> ExecutionJudge:
@@ -130,6 +135,8 @@ class ExecutionJudge:
             verdict = _Verdict(refused, status, status, [])
         objectives = _objectives(prompt, completion.text, sql, verdict)
         total = sum(self._weights[name] for name in objectives)
+        if not total:
+            raise ConfigError(f"judge: the weights of {', '.join(objectives)} are all 0, and this prompt has no other")
         score = sum(self._weights[name] * value for name, value in objectives.items()) / total
         raw = {
             "sql": sql,
@@ -153,7 +160,7 @@ class ExecutionJudge:
         if failed:
             return _Verdict(False, failed.status, f"error:{failed.status}", [[failed.message]])
         spec = ComparisonSpec.from_dict(prompt.meta.get("comparison", {}))
-        verdicts = [compare(gold.rows, result.rows, spec) for gold, result in zip(golds, results, strict=True)]
+        verdicts = compare_everywhere([gold.rows for gold in golds], [result.rows for result in results], spec)
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
         whole = [sorted(repr(row) for row in result.rows) for result in results]
@@ -168,8 +175,8 @@ def _gold(prompt: Prompt) -> str:
 
 def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:
     valid = verdict.status in {"ok", "refused"}
-    reasoning = (plan_agreement(plan_of(text), sql) or 0.0) if sql else float(verdict.status == "refused")
-    objectives = {"correct": float(verdict.correct), "valid": float(valid), "reasoning": round(reasoning, 6)}
+    agreement = plan_agreement(plan_of(text), sql) if sql else float(verdict.status == "refused")
+    objectives = {"correct": float(verdict.correct), "valid": float(valid), "reasoning": round(agreement or 0.0, 6)}
     if "gold_length" in prompt.meta:
         allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
         objectives["verbosity"] = round(min(1.0, allowed / max(len(text), 1)), 6)
@@ -195,8 +202,11 @@ def _from_json(row: dict[str, Any]) -> Judgement:
 
 
 def _plain(cell: Any) -> Any:
-    """A result cell as a JSON value."""
-    return cell if cell is None or isinstance(cell, int | float | str) else repr(cell)
+    """A result cell as a JSON value of bounded length."""
+    if cell is None or isinstance(cell, int | float):
+        return cell
+    text = cell if isinstance(cell, str) else repr(cell)
+    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
 
 
 def _cores() -> int:

@@ -14,7 +14,7 @@ from prefloop.evaluation.metrics import majority_correct
 from prefloop.generation.generate import Sampling
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.run import answered, load_checkpoint
-from prefloop.maths.statistics import paired_bootstrap
+from prefloop.maths.statistics import SHARE, paired_bootstrap
 from prefloop.models.load import load_policy, merged
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
@@ -43,8 +43,8 @@ def _figures(
     before: list[float], values: list[float], after: list[float], clusters: list[str], recipe: Recipe
 ) -> dict[str, Any]:
     draws = recipe.evaluation.bootstrap
-    gain = paired_bootstrap(before, values, clusters, draws=draws, seed=recipe.seed)
-    lead = paired_bootstrap(values, after, clusters, draws=draws, seed=recipe.seed)
+    gain = paired_bootstrap(before, values, clusters, draws=draws, seed=recipe.seed, bounds=SHARE)
+    lead = paired_bootstrap(values, after, clusters, draws=draws, seed=recipe.seed, bounds=SHARE)
     return {
         "accuracy": sum(values) / len(values),
         "gain": gain.estimate,

@@ -11,9 +11,11 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefloop.config.recipe import TaskConfig
 from prefloop.errors import StoreError
 from prefloop.models.load import quiet_transformers
 from prefloop.models.template import encode_completion, encode_prompt
@@ -25,8 +27,9 @@ from prefloop.tasks.nba.corpus import Example, draw_examples, fault_counts
 from prefloop.tasks.nba.names import person_name
 from prefloop.tasks.nba.questions.worlds import OpenWorld
 from prefloop.tasks.nba.seed_pairs import SEED_PAIRS
-from prefloop.tasks.nba.task import team_words
+from prefloop.tasks.nba.task import judge_databases, team_words, test_prompts
 from prefloop.tasks.nba.teams import teams
+from prefloop.tasks.nba.text import normalised
 from prefloop.training.sft import SftConfig, train_sft
 
 if TYPE_CHECKING:
@@ -94,15 +97,22 @@ def build_embedded(
 
 
 def draw_corpus(count: int, seed: int) -> list[Example]:
-    """The corpus: hand-written seed pairs and grammar pairs over the open world."""
+    """The corpus: hand-written seed pairs and grammar pairs over the open world, no test question among them."""
     codes = sorted(team.code for team in teams())
     world = OpenWorld(codes, person_name)
     corpus = [Example(text, answer, "", False, False, "seed", family) for family, text, answer, _ in SEED_PAIRS]
     with progress("draw corpus", count, "examples", done=len(corpus)) as advance:
-        for example in draw_examples(world, team_words(), count - len(corpus), seed):
+        for example in draw_examples(world, team_words(), count - len(corpus), seed, test_texts()):
             corpus.append(example)
             advance(1)
     return corpus
+
+
+@cache
+def test_texts() -> frozenset[str]:
+    """Normalised texts of the default test questions: what the policy was taught must not test it."""
+    test = test_prompts(TaskConfig(), judge_databases(), 0)
+    return frozenset(normalised(prompt.meta["question"]) for prompt in test.prompts)
 
 
 def build_folder(build: EmbeddedBuild, out: Path, *, resume: bool = False) -> dict[str, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import Recipe
-from prefloop.errors import StoreError
+from prefloop.errors import ConfigError
 from prefloop.loop.baselines import run_baselines
 from prefloop.loop.reporting import report_run
 from prefloop.loop.run import run_seed, versions
 from prefloop.maths.statistics import seed_summary
+from prefloop.models.load import base_lineage
 from prefloop.store.files import write_json
-from prefloop.store.run_folder import RECIPE, RunFolder
+from prefloop.store.run_folder import RunFolder
 
 HEADLINES = {
     "execution_accuracy": "gain",
@@ -40,16 +40,18 @@ def run_recipe(
             ``out/seeds/N``. Every seed starts from the same policy and is asked the same test questions.
         baselines: also measure SFT on the chosen answers, best-of-K and majority vote, for every seed.
         resume: go on with what `out` holds; without it a folder that holds a run is refused.
-        overwrite: delete an earlier run in `out` first.
+        overwrite: remove an earlier run in `out` first, once the policy is known to exist.
 
     Raises:
         StoreError: the folder belongs to another recipe, is in use, or cannot be written.
     """
+    if overwrite and resume:
+        raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
     _threads(recipe.threads)
-    if overwrite:
-        _remove_run(out)
+    out = Path(out)
     identity = {"recipe": recipe.model_dump(mode="json"), "seeds": seeds, "baselines": baselines}
-    with RunFolder.open(out, identity, resume) as folder:
+    identity["policy"] = base_lineage(recipe.policy.model).id
+    with RunFolder.open(out, identity, resume, overwrite) as folder:
         if folder.finished:
             return folder.document("evaluation.json", dict)
         evaluation = _seed(recipe, folder, baselines)
@@ -103,14 +105,6 @@ def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     ]
     spread = {name: seed_summary([row[name].get(field) for row in rows]) for name, field in HEADLINES.items()}
     return {"seeds": rows, "over_seeds": spread}
-
-
-def _remove_run(out: Path) -> None:
-    if not out.exists():
-        return
-    if not (out / RECIPE).exists() and any(out.iterdir()):
-        raise StoreError(f"{out} is not a run folder (it has no {RECIPE}): --overwrite will not delete it")
-    shutil.rmtree(out)
 
 
 def _threads(wanted: int) -> int:

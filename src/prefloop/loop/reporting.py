@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
 from prefloop.evaluation.tables import correct, shown_prompts
+from prefloop.judging.execution import ROWS_KEPT
 from prefloop.loop.run import versions
 from prefloop.records import Completion, Judgement, Prompt
-from prefloop.store.files import file_hash
+from prefloop.sql.pool import QueryResult, SandboxPool
+from prefloop.store.files import file_hash, read_json
 from prefloop.store.tables import read_records
+from prefloop.tasks.nba.task import judge_databases
 
 FAMILIES = {
     "A": "coverage",
@@ -45,32 +49,33 @@ HASHED = ("prompts.parquet", "completions.parquet", "judgements.parquet", "prefe
 
 def report_run(root: Path, out: Path) -> Path:
     """Write the page of the run in `root` to `out`; the same run gives the same bytes."""
-    identity = _json(root / "recipe.json")
-    recipe, evaluation = identity["recipe"], _json(root / "evaluation.json")
+    identity = read_json(root / "recipe.json")
+    recipe, evaluation = identity["recipe"], read_json(root / "evaluation.json")
     prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
     sides = {side: _side(root, side) for side in ("before", "after")}
-    shown = {prompt.id: _shown(prompt, sides) for prompt in prompts}
-    pairs = _json(root / "stages" / "preferences.json")
+    golds = _golds(prompts)
+    shown = {prompt.id: _shown(prompt, sides, golds) for prompt in prompts}
+    pairs = read_json(root / "stages" / "preferences.json")
     context = ReportContext(
         name=recipe["name"],
         shown=[shown[p.id] for p in shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])],
         fixed=_changed(prompts, shown, lambda q: q.after.right is True and q.before.right is False),
         broken=_changed(prompts, shown, lambda q: q.before.right is True and q.after.right is False),
-        margins=[row["margin"] for row in _json(root / "evaluation" / "held-out.json")],
+        margins=[row["margin"] for row in read_json(root / "evaluation" / "held-out.json")],
         lengths={
             side: [float(len(completions[p.id].token_ids)) for p in prompts] for side, (completions, _) in sides.items()
         },
         drops=pairs["drops"],
         diagnostics=pairs["diagnostics"],
-        history=_json(root / "checkpoint" / "training.json")["history"],
+        history=read_json(root / "checkpoint" / "training.json")["history"],
         families=FAMILIES,
         traps=TRAPS,
         command=_command(identity),
         recipe=_yaml(recipe),
-        versions=versions(),
-        lineage=_json(root / "stages" / "lineage.json"),
+        versions={**versions(), "threads": str(torch.get_num_threads())},
+        lineage=read_json(root / "stages" / "lineage.json"),
         hashes={name: file_hash(root / name) for name in HASHED},
-        audit=_json(root / "stages" / "prompts.json"),
+        audit=read_json(root / "stages" / "prompts.json"),
     )
     return write_report(evaluation, context, out)
 
@@ -94,7 +99,18 @@ def _side(root: Path, side: str) -> tuple[dict[str, Completion], dict[str, Judge
     return {c.prompt_id: c for c in completions}, {j.prompt_id: j for j in judgements}
 
 
-def _shown(prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[str, Judgement]]]) -> ShownQuestion:
+def _golds(prompts: list[Prompt]) -> dict[str, QueryResult]:
+    """What each gold query gives on the first league."""
+    queries = sorted({prompt.meta["gold_sql"] for prompt in prompts if prompt.meta["gold_sql"]})
+    with SandboxPool(judge_databases()[:1], 0) as pool:
+        return dict(zip(queries, pool.run([(0, sql) for sql in queries]), strict=True))
+
+
+def _shown(
+    prompt: Prompt,
+    sides: dict[str, tuple[dict[str, Completion], dict[str, Judgement]]],
+    golds: dict[str, QueryResult],
+) -> ShownQuestion:
     answers = {}
     for side, (completions, judgements) in sides.items():
         judgement = judgements[prompt.id]
@@ -107,8 +123,16 @@ def _shown(prompt: Prompt, sides: dict[str, tuple[dict[str, Completion], dict[st
             judgement.raw["columns"],
         )
     meta = prompt.meta
+    gold = golds.get(meta["gold_sql"], QueryResult("ok"))
     return ShownQuestion(
-        meta["question"], meta["template"], meta["gold_sql"] or "", answers["before"], answers["after"], meta["family"]
+        meta["question"],
+        meta["template"],
+        meta["gold_sql"] or "",
+        answers["before"],
+        answers["after"],
+        meta["family"],
+        gold.rows[:ROWS_KEPT],
+        gold.columns,
     )
 
 
@@ -116,7 +140,3 @@ def _changed(
     prompts: list[Prompt], shown: dict[str, ShownQuestion], keep: Callable[[ShownQuestion], bool]
 ) -> list[ShownQuestion]:
     return [shown[prompt.id] for prompt in prompts if keep(shown[prompt.id])]
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

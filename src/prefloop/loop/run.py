@@ -28,6 +28,10 @@ from prefloop.training.preference import pair_logps, train_preferences
 PACKAGES = ("numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
 
 
+ORIGIN = "The league is simulated and all player names are generated: any likeness to a person is chance."
+"""What a card says of prompts of the nba-sql task."""
+
+
 @dataclass(frozen=True)
 class Stages:
     """What the stages of one seed share: the recipe, the folder, the judge and the policy as it started."""
@@ -121,6 +125,7 @@ def _preferences(
             "judge": recipe.judge.name,
             "strategy": recipe.preferences.strategy,
             "recipe": recipe.hash,
+            "origin": ORIGIN,
             "diagnostics": figures,
             "drops": built.drops,
         }
@@ -223,8 +228,9 @@ def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answ
 
 
 def sampled_subset(test: Sequence[Prompt], count: int) -> list[Prompt]:
-    """`count` test prompts spread evenly over the ids, the same for every seed."""
+    """`count` test prompts (all, where there are fewer) spread evenly over the ids, the same for every seed."""
     ordered = sorted(test, key=lambda prompt: prompt.id)
+    count = min(count, len(ordered))
     return [ordered[i * len(ordered) // count] for i in range(count)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefloop.evaluation.compare import Answers
 from prefloop.evaluation.tables import methods_table, side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.files import read_json
 from prefloop.store.run_folder import read_manifest
 from prefloop.store.tables import read_records
 
@@ -24,7 +24,7 @@ WIDTH = 110
 def show_run(root: Path) -> None:
     """Print figures, the side-by-side frame and where to look further."""
     recipe = read_manifest(root)["recipe"]
-    print_figures(json.loads((root / "evaluation.json").read_text(encoding="utf-8")))
+    print_figures(read_json(root / "evaluation.json"))
     frame = answers_frame(root, recipe["evaluation"]["shown"], recipe["seed"])
     print(f"\n{len(frame)} questions from unseen templates, original and tuned answer (drawn by seed, not picked):\n")
     print(frame_text(frame))

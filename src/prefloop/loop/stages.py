@@ -15,19 +15,22 @@ from prefloop.errors import DataError, StoreError
 from prefloop.evaluation.compare import evaluate
 from prefloop.generation.generate import Sampling, generate_completions
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.run import compared_answers, versions
+from prefloop.loop.run import ORIGIN, compared_answers, versions
 from prefloop.models.load import load_policy
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
-from prefloop.store.files import cache_folder
+from prefloop.store.files import cache_folder, file_hash
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records, write_records
-from prefloop.tasks.nba.task import judge_databases, test_prompts
+from prefloop.tasks.nba.task import NAME, judge_databases, test_prompts
 from prefloop.training.preference import train_preferences
+
+META = {"gold_sql": str, "compare_sql": str, "comparison": dict, "gold_length": int}
+"""What the execution judge reads of a prompt's meta, and its types."""
 
 
 def generate_file(
@@ -44,12 +47,13 @@ def generate_file(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Answers to the prompts of a file, written to `out`; returns counts."""
+    prompts, out = map(Path, (prompts, out))
     asked = [prompt for prompt in read_prompts(prompts) if split in (None, prompt.split)]
     if not asked:
         raise DataError(f"{prompts} has no prompt" + (f" of split '{split}'" if split else ""))
     policy = load_policy(model, adapter, dtype, device)
     sampling = sampling or Sampling()
-    identity = [[p.id for p in asked], policy.lineage.id, sampling.settings, sampling.k, seed]
+    identity = [[p.id for p in asked], policy.lineage.id, sampling.settings, sampling.k, seed, dtype]
     journal = _stage_journal(out, resume, identity)
     completions = generate_completions(policy, asked, sampling, seed=seed, journal=journal)
     write_records(out, completions, Completion)
@@ -76,6 +80,7 @@ def judge_file(
     Args:
         databases: SQLite files on which gold and answer must agree, copied first; default the task's two leagues.
     """
+    prompts, completions, out = map(Path, (prompts, completions, out))
     asked = read_prompts(prompts)
     answers = read_records(completions, Completion)
     unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
@@ -84,7 +89,8 @@ def judge_file(
     if any("gold_sql" not in prompt.meta for prompt in asked):
         raise DataError(f"{prompts} has prompts without meta.gold_sql: the execution judge compares with that query")
     copies = [snapshot(database, cache_folder() / "databases") for database in databases]
-    journal = _stage_journal(out, resume, [[c.id for c in answers], [c.stem for c in copies], config.model_dump()])
+    inputs = [[asdict(prompt) for prompt in asked], [[answer.id, answer.text] for answer in answers]]
+    journal = _stage_journal(out, resume, [inputs, [copy.stem for copy in copies], config.model_dump()])
     with ExecutionJudge(copies or judge_databases(), config) as judge:
         judgements = judge.judge(asked, answers, journal=journal)
     write_records(out, judgements, Judgement)
@@ -104,7 +110,9 @@ def prefer_files(
     prompts: Path, completions: Path, judgements: Path, out: Path, config: PreferenceConfig, seed: int = 1
 ) -> dict[str, Any]:
     """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts."""
-    asked = read_records(prompts, Prompt)
+    prompts, completions, judgements, out = map(Path, (prompts, completions, judgements, out))
+    _unused(out)
+    asked = read_prompts(prompts)
     answers = read_records(completions, Completion)
     judged = read_records(judgements, Judgement)
     built = build_preferences(asked, answers, judged, config, seed)
@@ -115,6 +123,7 @@ def prefer_files(
         "judge": ", ".join(sorted({j.judge for j in judged})),
         "strategy": config.strategy,
         "recipe": "none",
+        "origin": ORIGIN if {p.task for p in asked} == {NAME} else "The prompts are the user's own.",
         "diagnostics": figures,
         "drops": built.drops,
     }
@@ -124,6 +133,8 @@ def prefer_files(
 
 def import_file(path: Path, out: Path) -> dict[str, Any]:
     """Somebody else's preference file as a set that `train_folder` reads; every bad row is returned with its reason."""
+    path, out = map(Path, (path, out))
+    _unused(out)
     found = import_preferences(path)
     bad = [asdict(row) for row in found.bad]
     drops = {"rows read": len(found.preferences), "rows not read": len(bad)}
@@ -133,11 +144,18 @@ def import_file(path: Path, out: Path) -> dict[str, Any]:
         "judge": "imported",
         "strategy": "imported",
         "recipe": "none",
+        "origin": f"Imported from `{path.name}` (SHA-256 `{file_hash(path)}`); its own licence and terms hold.",
         "diagnostics": {},
         "drops": drops,
     }
     _write_set(out, list(found.prompts), list(found.completions), list(found.preferences), card)
     return {"pairs": len(found.preferences), "drops": drops, "bad": bad}
+
+
+def _unused(out: Path) -> None:
+    """Refuse an output that stands: nothing of the user's is written over."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise StoreError(f"{out} exists already: choose another --out or remove it first")
 
 
 def _write_set(
@@ -167,6 +185,7 @@ def train_folder(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train on a preference set (`prefer_files`, `import_file`) or on a run's; the checkpoint goes to `out`."""
+    preferences, out = map(Path, (preferences, out))
     records = preferences / "records" if (preferences / "records").is_dir() else preferences
     prompts = read_records(records / "prompts.parquet", Prompt)
     completions = read_records(records / "completions.parquet", Completion)
@@ -174,8 +193,7 @@ def train_folder(
     policy = load_policy(model, device=device)
     identity = [[p.id for p in pairs], policy.lineage.id, config.model_dump(), seed]
     work = out.with_name(f".{out.name}.{content_id(identity)}.work")
-    if (out / "training.json").exists():
-        raise StoreError(f"{out} already holds a checkpoint: choose another --out or remove it first")
+    _unused(out)
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
     by_id = {c.id: c for c in completions}
@@ -200,27 +218,29 @@ def evaluate_models(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Compare two checkpoints on the same questions; answers, judgements and ``evaluation.json`` go to `out`."""
+    settings = recipe.policy
+    policies = {
+        "before": load_policy(before, dtype=settings.dtype, device=settings.device),
+        "after": load_policy(after, adapter, settings.dtype, settings.device),
+    }
+    if prompts:
+        test = [prompt for prompt in read_prompts(prompts) if prompt.split == "test"]
+        lacking = {"gold_sql", "template", "seen"} - set.intersection(*(set(p.meta) for p in test)) if test else set()
+        if not test or lacking:
+            reason = f"lacks meta.{sorted(lacking)[0]} in some" if lacking else "has no prompt of split 'test'"
+            raise DataError(f"{prompts} {reason}: give prompts.parquet of a run")
+    else:
+        test = list(test_prompts(recipe.task, judge_databases(), recipe.judge.workers).prompts)
     identity = {
         "recipe": recipe.model_dump(mode="json"),
-        "before": before,
-        "after": [after, str(adapter) if adapter else None],
-        "prompts": str(prompts) if prompts else None,
+        "before": policies["before"].lineage.id,
+        "after": policies["after"].lineage.id,
+        "prompts": content_id([asdict(prompt) for prompt in test]),
     }
     with (
         RunFolder.open(out, identity, resume) as folder,
         ExecutionJudge(judge_databases(), recipe.judge) as judge,
     ):
-        settings = recipe.policy
-        policies = {
-            "before": load_policy(before, dtype=settings.dtype, device=settings.device),
-            "after": load_policy(after, adapter, settings.dtype, settings.device),
-        }
-        if prompts:
-            test = [prompt for prompt in read_records(prompts, Prompt) if prompt.split == "test"]
-        else:
-            test = list(test_prompts(recipe.task, judge_databases(), recipe.judge.workers).prompts)
-        if not test:
-            raise DataError(f"{prompts} has no prompt of split 'test'")
         answers = compared_answers(recipe, folder, judge, policies, test)
         found = folder.document(
             "evaluation.json",
@@ -248,13 +268,17 @@ def read_prompts(path: Path) -> list[Prompt]:
         return read_records(path, Prompt)
     if not path.is_file():
         raise DataError(f"{path} does not exist: give prompts.parquet or a .jsonl file")
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    found: dict[str, Prompt] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.strip():
-            found.append(_prompt_line(path, number, line))
+            prompt = _prompt_line(path, number, line)
+            if prompt.id in found:
+                raise DataError(f"{path}, line {number}: the same prompt as in line {lines[prompt.id]}; remove one")
+            found[prompt.id], lines[prompt.id] = prompt, number
     if not found:
         raise DataError(f"{path} is empty: put one JSON object with a 'prompt' on each line")
-    return list({prompt.id: prompt for prompt in found}.values())
+    return list(found.values())
 
 
 def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
@@ -275,7 +299,11 @@ def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
     if not valid:
         raise DataError(f"{path}, line {number}: 'prompt' must be text or a list of messages with role and content")
     messages = tuple({"role": m["role"], "content": m["content"]} for m in prompt)
-    return Prompt.create(messages, row.get("task", "custom"), row.get("split", "train"), row.get("meta"))
+    meta = row.get("meta") or {}
+    for key, kinds in META.items():
+        if not isinstance(meta, dict) or not isinstance(meta.get(key), kinds | None):
+            raise DataError(f"{path}, line {number}: meta.{key} must be {kinds.__name__}, and meta an object")
+    return Prompt.create(messages, str(row.get("task", "custom")), str(row.get("split", "train")), meta)
 
 
 def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
@@ -284,8 +312,7 @@ def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
     Raises:
         StoreError: the output exists, or `resume` meets interrupted work with other inputs.
     """
-    if out.exists():
-        raise StoreError(f"{out} exists already: choose another --out or remove it first")
+    _unused(out)
     path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
     others = [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
     if others and resume:

@@ -23,6 +23,10 @@ CELLS_AT_ONCE = 4_000_000
 """Picked clusters held in memory at a time."""
 
 
+SHARE = (0.0, 1.0)
+"""Bounds of a rate."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its two-sided interval."""
@@ -60,12 +64,14 @@ def paired_bootstrap(
     draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> Interval:
     """Mean of d_i = after_i − before_i on the same questions, resampling whole clusters.
 
     Args:
         before, after: [n].
         clusters: [n], e.g. the template of each question.
+        bounds: of a value, for the case that nothing changed (`clustered_mean_interval`).
 
     Raises:
         ValueError: lengths differ, a value is missing, or there are fewer than two clusters.
@@ -76,15 +82,27 @@ def paired_bootstrap(
     old, new = _floats(before), _floats(after)
     if len(old) != len(new):
         raise ValueError(f"{len(old)} values before, {len(new)} after: pair them by question first")
-    return clustered_mean_interval(new - old, clusters, draws=draws, seed=seed, level=level)
+    span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    return clustered_mean_interval(new - old, clusters, draws=draws, seed=seed, level=level, bounds=span)
 
 
 def clustered_mean_interval(
-    values: Values, clusters: Clusters, *, draws: int = 10_000, seed: int = 0, level: float = 0.95
+    values: Values,
+    clusters: Clusters,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> Interval:
     """Mean over questions, with the quantiles (1 ∓ level)/2 of the mean over resampled clusters.
 
     A draw takes C of the C clusters with replacement and computes ``Σ_c sum_c / Σ_c size_c`` over them.
+
+    Where all values are equal, resampling has nothing to vary and says that the mean is known exactly. With
+    `bounds`, the smallest and largest value there can be, the interval then allows for a share
+    ``q = 1 − ((1 − level)/2)^{1/C}`` of clusters of the other kind: the exact bound (Clopper and Pearson 1934)
+    for none seen in C.
 
     Raises:
         ValueError: lengths differ, a value is missing, or there are fewer than two clusters (one cluster says
@@ -94,10 +112,19 @@ def clustered_mean_interval(
 
     >>> clustered_mean_interval([0, 1], "ab")
     Interval(estimate=0.5, low=0.0, high=1.0)
+
+    Two clusters that are right: up to 1 − 0.025^{1/2} = 84% of all clusters may be wrong.
+
+    >>> round(clustered_mean_interval([1, 1], "ab", bounds=(0, 1)).low, 4)
+    0.1581
     """
-    sums, sizes = _by_cluster(_floats(values), clusters)
+    found = _floats(values)
+    sums, sizes = _by_cluster(found, clusters)
     if len(sums) < 2:
         raise ValueError(f"an interval needs at least two clusters, not {len(sums)}")
+    if bounds is not None and (found == found[0]).all():
+        mean, q = float(found[0]), 1 - ((1 - level) / 2) ** (1 / len(sums))
+        return Interval(mean, mean - q * (mean - bounds[0]), mean + q * (bounds[1] - mean))
     means = _resampled_means(sums, sizes, draws, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sums.sum() / sizes.sum()), float(low), float(high))

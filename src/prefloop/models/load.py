@@ -66,6 +66,15 @@ def load_policy(
     return _with_adapter(policy, Path(adapter)) if adapter else policy
 
 
+def base_lineage(source: str | Path) -> Lineage:
+    """Identity of a model's weights, without loading them.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return Lineage(hash_folder(_folder(str(source))))
+
+
 def merged(policy: Policy) -> Policy:
     """A copy whose adapter is folded into the weights, for speed; without an adapter the policy itself."""
     if not policy.lineage.adapters:

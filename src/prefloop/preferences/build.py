@@ -10,7 +10,7 @@ import difflib
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from prefloop.config.recipe import PreferenceConfig
@@ -60,9 +60,12 @@ def build_preferences(
         seen.add(text)
         candidates = _distinct(groups.get(prompt.id, []), drops)
         chosen_pairs = _pairs(candidates, config, seed, prompt.id, drops)
-        pairs += _weighted(prompt, chosen_pairs, judgements[0].judge if judgements else "", config)
+        source = f"{config.strategy}/{judgements[0].judge if judgements else ''}"
+        pairs += [
+            (chosen, rejected, _preference(prompt, chosen, rejected, source)) for chosen, rejected in chosen_pairs
+        ]
     kept = _similarity_rule(pairs, config.max_similarity, drops)
-    kept = _margin_rule(kept, config.min_margin_quantile, drops)
+    kept = _weighted(_margin_rule(kept, config.min_margin_quantile, drops))
     counts = {"prompts": len(prompts), "kept pairs": len(kept), **dict(sorted(drops.items()))}
     return PreferenceSet(tuple(preference for _, _, preference in kept), counts)
 
@@ -112,7 +115,8 @@ def _pairs(
     order = _all_pairs if config.strategy == "all-pairs" else _ranked_pairs
     found = order(candidates, finished, config, rng)
     if not found:
-        drops["prompt with tied answers"] += 1
+        tied = len({candidate.score for candidate in candidates}) == 1
+        drops["prompt with tied answers" if tied else "prompt whose better answers are unfinished"] += 1
     return found
 
 
@@ -140,37 +144,28 @@ def _ranked_pairs(
     found: list[tuple[Candidate, Candidate]] = []
     used: set[str] = set()
     for chosen in best:
-        rejected = next((c for c in rest if c.score < chosen.score and c.completion.id not in used), None)
-        if rejected is None or chosen.completion.id in used or len(found) == config.pairs_per_prompt:
+        if len(found) == config.pairs_per_prompt:
             break
+        rejected = next((c for c in rest if c.score < chosen.score and c.completion.id not in used), None)
+        if rejected is None or chosen.completion.id in used:
+            continue
         used |= {chosen.completion.id, rejected.completion.id}
         found.append((chosen, rejected))
     return found
 
 
-def _weighted(
-    prompt: Prompt, pairs: list[tuple[Candidate, Candidate]], judge: str, config: PreferenceConfig
-) -> list[tuple[Candidate, Candidate, Preference]]:
-    """Each of a prompt's k pairs weighs 1/k, so every prompt counts the same."""
-    return [
-        (
-            chosen,
-            rejected,
-            Preference.pair(
-                prompt.id,
-                chosen.completion.id,
-                rejected.completion.id,
-                chosen.score,
-                rejected.score,
-                f"{config.strategy}/{judge}",
-                weight=1 / len(pairs),
-            ),
-        )
-        for chosen, rejected in pairs
-    ]
+def _preference(prompt: Prompt, chosen: Candidate, rejected: Candidate, source: str) -> Preference:
+    ids = (chosen.completion.id, rejected.completion.id)
+    return Preference.pair(prompt.id, *ids, chosen.score, rejected.score, source)
 
 
 Pairs = list[tuple[Candidate, Candidate, Preference]]
+
+
+def _weighted(pairs: Pairs) -> Pairs:
+    """Each of the k pairs that a prompt is left with weighs 1/k, so every prompt counts the same."""
+    counts = Counter(preference.prompt_id for *_, preference in pairs)
+    return [(a, b, replace(preference, weight=1 / counts[preference.prompt_id])) for a, b, preference in pairs]
 
 
 def _similarity_rule(pairs: Pairs, limit: float, drops: Counter[str]) -> Pairs:

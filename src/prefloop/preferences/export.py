@@ -29,9 +29,8 @@ TRL_SCHEMA = pa.schema(
 """TRL's conversational preference format (explicit prompt), with scores and lineage beside it."""
 
 CARD = """---
-license: apache-2.0
 task_categories: [text-generation]
-tags: [preference, dpo, text-to-sql, prefloop]
+tags: [preference, dpo, prefloop]
 configs:
 - config_name: default
   data_files: [{{split: train, path: preferences.parquet}}]
@@ -62,7 +61,7 @@ from datasets import load_dataset
 pairs = load_dataset("parquet", data_files="preferences.parquet", split="train")
 ```
 
-The league is simulated and all player names are generated: any likeness to a person is chance.
+{origin}
 """
 
 
@@ -90,7 +89,8 @@ def export_trl(folder: Path, rows: list[dict[str, Any]], card: Mapping[str, Any]
     """Write ``preferences.jsonl``, ``preferences.parquet`` and the card ``README.md`` into `folder`.
 
     Args:
-        card: name, policy, judge, strategy, recipe, diagnostics (name to figure) and drops (reason to count).
+        card: name, policy, judge, strategy, recipe, origin (what the data are, and whose), diagnostics (name to
+            figure) and drops (reason to count).
     """
     write_jsonl(folder / "preferences.jsonl", rows)
     with atomic_path(folder / "preferences.parquet") as temporary:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
                 raise _BadRowError(f"says the same as line {first}")
         except _BadRowError as error:
             bad.append(BadRow(line, str(error)))
+            continue
+        except (AttributeError, KeyError, TypeError, UnicodeError) as error:
+            bad.append(BadRow(line, f"not of any known layout ({type(error).__name__}: {error})"))
             continue
         prompts[prompt.id] = prompt
         completions |= {completion.id: completion for completion in group}
@@ -130,7 +134,7 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
             raise _BadRowError(f"{key} does not end with the assistant's turn")
     asked = row.get("prompt", row.get("conversations"))
     if asked is not None:
-        prompt = _messages(asked, "prompt")
+        prompt = _whole_prompt(row, _messages(asked, "prompt"), sides)
     else:
         prompt = sides["chosen"][:-1]
         if prompt != sides["rejected"][:-1]:
@@ -144,6 +148,27 @@ def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str
     if chosen is not None and rejected is not None and chosen <= rejected:
         raise _BadRowError("tie: chosen does not score above rejected")
     return prompt, [(texts[0], chosen or 0.0), (texts[1], rejected or 0.0)]
+
+
+def _whole_prompt(
+    row: dict[str, Any], prompt: tuple[Message, ...], sides: dict[str, tuple[Message, ...]]
+) -> tuple[Message, ...]:
+    """The prompt with its system message; where both sides hold the whole conversation, all turns but the last."""
+    if row.get("system"):
+        prompt = ({"role": "system", "content": str(row["system"])}, *prompt)
+    before = {messages[:-1] for messages in map(_frozen, sides.values())}
+    if before == {()}:
+        return prompt
+    if len(before) > 1:
+        raise _BadRowError("chosen and rejected answer different prompts")
+    said = next(iter(before))
+    if not set(_frozen(prompt)) <= set(said):
+        raise _BadRowError("the prompt is not the beginning of chosen and rejected")
+    return sides["chosen"][:-1]
+
+
+def _frozen(messages: tuple[Message, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
 
 
 def _messages(value: Any, name: str, role: str = "user") -> tuple[Message, ...]:
@@ -193,10 +218,14 @@ def _aspects(answer: dict[str, Any]) -> float | None:
 
 
 def _number(value: Any, default: float | None) -> float | None:
+    """A finite number, or the default where the value is none; "N/A" occurs."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return default
+    if not math.isfinite(number):
+        raise _BadRowError(f"a score of {value}")
+    return number
 
 
 def _completion(prompt: Prompt, index: int, text: str) -> Completion:

@@ -17,6 +17,8 @@ from typing import Any
 from prefloop.errors import ConfigError
 
 Row = tuple[Any, ...]
+EXTRA_COLUMNS = 2
+"""Columns an answer may have beyond the gold's where extra ones are allowed: a listing of everything is no answer."""
 NODE_CAP = 2_000
 """Column assignments tried before the verdict is ``undecided``."""
 
@@ -43,7 +45,7 @@ class ComparisonSpec:
     """Compare as sets."""
     columns: str = "any_order"
     extra_columns: str = "allow"
-    """``allow`` extra predicted columns (verdict ``superset``) or ``forbid`` them."""
+    """``allow`` up to `EXTRA_COLUMNS` more predicted columns (verdict ``superset``) or ``forbid`` them."""
     optional: tuple[int, ...] = ()
     """Gold columns that a prediction may leave out."""
     rel_tol: float = 1e-6
@@ -92,8 +94,12 @@ class Verdict:
     row_precision: float = 0.0
     row_recall: float = 0.0
     assignment: tuple[int | None, ...] | None = None
-    """Predicted column for each gold column."""
+    """Predicted column for each gold column; None where an optional one is left out."""
     reason: str = ""
+
+
+Assignment = tuple[int | None, ...]
+"""Predicted column for each gold column; None where an optional one is left out."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +113,37 @@ class _Table:
         return [tuple(row[c] for c in columns) for row in self.rows]
 
 
-def compare(gold: Sequence[Row], predicted: Sequence[Row], spec: ComparisonSpec | None = None) -> Verdict:
+def compare_everywhere(
+    golds: Sequence[Sequence[Row]], predicted: Sequence[Sequence[Row]], spec: ComparisonSpec | None = None
+) -> list[Verdict]:
+    """`compare` on several databases, where the same predicted columns have to be right on all of them.
+
+    A query that lists many values is not right because each database finds its gold in another column.
+    """
+    pairs = list(zip(golds, predicted, strict=True))
+    verdicts = [compare(gold, rows, spec) for gold, rows in pairs]
+    found = {verdict.assignment for verdict in verdicts}
+    if len(found) == 1 or not all(verdict.equal for verdict in verdicts):
+        return verdicts
+    for assignment in sorted(found, key=repr):
+        again = [compare(gold, rows, spec, assignment) for gold, rows in pairs]
+        if all(verdict.equal for verdict in again):
+            return again
+    return [verdicts[0], *(Verdict(False, "values", reason="right in other columns elsewhere") for _ in verdicts[1:])]
+
+
+def compare(
+    gold: Sequence[Row],
+    predicted: Sequence[Row],
+    spec: ComparisonSpec | None = None,
+    assignment: Assignment | None = None,
+) -> Verdict:
     """Compare a predicted result with the gold's.
 
     Args:
         gold: rows of equal width; with ``top_k`` the full ranking.
         predicted: rows of equal width.
+        assignment: the only matching of columns to try; default any.
 
     >>> compare([("BOS", 60), ("LAL", 55)], [(60, "BOS"), (55, "LAL")]).kind
     'permuted'
@@ -124,23 +155,25 @@ def compare(gold: Sequence[Row], predicted: Sequence[Row], spec: ComparisonSpec 
     if not a.rows or not b.rows:
         return Verdict(False, "shape", reason=f"{len(b.rows)} rows, not {len(a.rows)}")
     if spec.top_k is not None:
-        return _compare_top(a, b, spec)
-    verdict = _compare_tables(a, b, spec)
+        return _compare_top(a, b, spec, assignment)
+    verdict = _compare_tables(a, b, spec, assignment)
     if not verdict.equal and verdict.kind == "values" and _equal_when_rounded(a, b, spec):
         return Verdict(False, "rounded", verdict.row_precision, verdict.row_recall, reason="equal after rounding")
     return verdict
 
 
-def _compare_tables(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
-    if a.rows == b.rows:
-        return Verdict(True, "exact", 1.0, 1.0, tuple(range(a.width)))
+def _compare_tables(a: _Table, b: _Table, spec: ComparisonSpec, only: Assignment | None) -> Verdict:
+    identity = tuple(range(a.width))
+    if a.rows == b.rows and only in (None, identity):
+        return Verdict(True, "exact", 1.0, 1.0, identity)
     required = [c for c in range(a.width) if c not in spec.optional]
-    if b.width < len(required) or (spec.extra_columns == "forbid" and b.width > a.width):
+    extra = EXTRA_COLUMNS if spec.extra_columns == "allow" else 0
+    if not len(required) <= b.width <= a.width + extra:
         return Verdict(False, "shape", reason=f"{b.width} columns, not {a.width}")
     if len(a.rows) != len(b.rows):
         return _row_count_verdict(a, b, spec)
     wrong_order = False
-    for tried, assignment in enumerate(_assignments(a, b, spec, required)):
+    for tried, assignment in enumerate([only] if only else _assignments(a, b, spec, required)):
         if tried == NODE_CAP:
             return Verdict(False, "undecided", reason=f"more than {NODE_CAP} ways to match columns")
         kept = [c for c in range(a.width) if assignment[c] is not None]
@@ -156,7 +189,7 @@ def _compare_tables(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
     return Verdict(False, "values", precision, recall, reason="no matching of columns makes the rows equal")
 
 
-def _kind(assignment: tuple[int | None, ...], width: int) -> str:
+def _kind(assignment: Assignment, width: int) -> str:
     if width > len(assignment):
         return "superset"
     return "exact" if assignment == tuple(range(width)) else "permuted"
@@ -182,7 +215,7 @@ def _key(row: Row, spec: ComparisonSpec) -> Row:
     return tuple(float(f"{cell:.6g}") if isinstance(cell, float) and math.isfinite(cell) else cell for cell in row)
 
 
-def _assignments(a: _Table, b: _Table, spec: ComparisonSpec, required: list[int]) -> Iterator[tuple[int | None, ...]]:
+def _assignments(a: _Table, b: _Table, spec: ComparisonSpec, required: list[int]) -> Iterator[Assignment]:
     """Injective matchings of gold to predicted columns whose values agree as multisets, most natural first."""
     if spec.columns == "fixed":
         yield tuple(c if c < b.width else None for c in range(a.width))
@@ -262,7 +295,7 @@ def _order_matches(left: list[Row], right: list[Row], kept: list[int], spec: Com
     return all(all(_equal(x[k], y[k], spec) for k in keys) for x, y in zip(left, right, strict=True))
 
 
-def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
+def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec, only: Assignment | None) -> Verdict:
     """Every row better than the k-th key, none worse, and k rows in all (or all rows that tie at the k-th)."""
     assert spec.top_k is not None
     ranked = sorted(a.rows, key=lambda row: tuple(_sort_key(row[k]) for k in spec.order_keys), reverse=spec.descending)
@@ -278,7 +311,7 @@ def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec) -> Verdict:
     if len(b.rows) != wanted:
         return Verdict(False, "shape", reason=f"{len(b.rows)} rows, not {wanted}")
     for rows in _top_choices(better, level, b, wanted - len(better)):
-        verdict = _compare_tables(_Table(rows, a.width), b, spec)
+        verdict = _compare_tables(_Table(rows, a.width), b, spec, only)
         if verdict.equal or verdict.kind in {"order", "shape", "undecided"}:
             return verdict
     precision, recall = _overlap(_Table(ranked[:k], a.width), b, spec)

@@ -38,6 +38,8 @@ class Limits:
     opcodes: int = 50_000_000
     """SQLite opcodes; decides ``timeout``."""
     rows: int = 5_000
+    result_bytes: int = 500_000
+    """Size of a result: an answer that lists more answers nothing, and the judge holds many."""
     wall_s: float = 20.0
     """Seconds before a worker is taken for stuck and killed."""
     memory_mb: int = 1_024
@@ -48,7 +50,8 @@ class QueryResult:
     """What a query gave.
 
     ``status`` is ``ok`` or an error class: ``syntax, unknown_table, unknown_column, unknown_function,
-    ambiguous_column, type, denied, timeout, memory, too_many_rows, internal``.
+    ambiguous_column, type, denied, timeout, memory, too_many_rows,
+    too_large, internal``.
     """
 
     status: str
@@ -66,7 +69,7 @@ class _Worker:
         self._limits = limits
         self.overdue = False
         """The wall clock killed it."""
-        arguments = [limits.opcodes // OPCODES_PER_CALL, limits.rows, limits.memory_mb]
+        arguments = [limits.opcodes // OPCODES_PER_CALL, limits.rows, limits.result_bytes, limits.memory_mb]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "prefloop.sql.worker", *map(str, arguments)],
             stdin=subprocess.PIPE,

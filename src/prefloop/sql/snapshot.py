@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from prefloop.errors import DataError
-from prefloop.store.files import atomic_path, file_hash
+from prefloop.store.files import atomic_path, exclusive, file_hash
 
 BUSY_S = 30.0
 """Seconds to wait for a writer's lock."""
@@ -25,17 +25,21 @@ def snapshot(database: Path, folder: Path) -> Path:
     """
     if not database.is_file():
         raise DataError(f"database {database} does not exist")
-    with atomic_path(folder / "incoming.sqlite") as incoming:
-        incoming.unlink(missing_ok=True)  # of a copy that was cut
-        try:
-            read_only = f"{database.resolve().as_uri()}?mode=ro"
-            with (
-                contextlib.closing(sqlite3.connect(read_only, BUSY_S, uri=True)) as source,
-                contextlib.closing(sqlite3.connect(incoming)) as copy,
-            ):
-                source.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # a copy marked WAL could not be opened immutable
-        except sqlite3.Error as error:
-            raise DataError(f"{database} cannot be read as a SQLite database: {error}") from error
-    found = folder / "incoming.sqlite"
-    return found.replace(folder / f"{file_hash(found)}.sqlite")
+    incoming = folder / "incoming.sqlite"
+    with exclusive(incoming):
+        with atomic_path(incoming) as temporary:
+            temporary.unlink(missing_ok=True)  # of a copy that was cut
+            _copy(database, temporary)
+        return incoming.replace(folder / f"{file_hash(incoming)}.sqlite")
+
+
+def _copy(database: Path, copy: Path) -> None:
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", BUSY_S, uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # a copy marked WAL could not be opened immutable
+    except sqlite3.Error as error:
+        raise DataError(f"{database} cannot be read as a SQLite database: {error}") from error

@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -51,12 +50,22 @@ DENIED_FUNCTIONS = frozenset(
         "sqlite_compileoption_used",
     ]
 )
-CLOCK_FUNCTIONS = frozenset(["date", "time", "datetime", "julianday", "strftime", "unixepoch", "timediff"])
-CLOCK = re.compile(r"'now'|\"now\"|\bcurrent_(date|time|timestamp)\b", re.IGNORECASE)
-"""Queries that read the clock give another answer tomorrow: refused."""
+CLOCK_FUNCTIONS = {
+    "date": 1,
+    "time": 1,
+    "datetime": 1,
+    "julianday": 1,
+    "unixepoch": 1,
+    "strftime": 2,
+    "timediff": 2,
+}
+"""Date functions, and how many arguments they need so as not to read the clock."""
+
+CLOCK_WORDS = frozenset(["now", "subsec", "subsecond", "localtime"])
+"""Arguments that make a date function read the clock or the time zone of the machine."""
 
 LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
+    sqlite3.SQLITE_LIMIT_LENGTH: 100_000,  # one function call is one opcode, however long its text
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
@@ -74,6 +83,7 @@ MESSAGES = (
     ("not authorized", "denied"),
     ("authorization denied", "denied"),
     ("prohibited", "denied"),
+    ("user-defined function raised", "denied"),  # a date function that would read the clock
     ("readonly", "denied"),
     ("too many attached", "denied"),
     ("interrupted", "timeout"),
@@ -110,10 +120,29 @@ def connect(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only = 1")
     connection.execute("PRAGMA trusted_schema = 0")
     connection.execute("PRAGMA temp_store = MEMORY")
+    _without_clock(connection)
     for limit, value in LIMITS.items():
         connection.setlimit(limit, value)
     connection.set_authorizer(_authorize)
     return connection
+
+
+def _without_clock(connection: sqlite3.Connection) -> None:
+    """Date functions that work on given dates alone: an answer that reads the clock is another one tomorrow."""
+    plain = sqlite3.connect(":memory:")
+
+    def guarded(name: str, needed: int) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            words = {a.strip().lower() for a in arguments if isinstance(a, str)}
+            if len(arguments) < needed or words & CLOCK_WORDS:
+                raise ValueError(f"{name} reads the clock")
+            marks = ", ".join("?" * len(arguments))
+            return plain.execute(f"SELECT {name}({marks})", arguments).fetchone()[0]
+
+        return call
+
+    for name, needed in CLOCK_FUNCTIONS.items():
+        connection.create_function(name, -1, guarded(name, needed), deterministic=True)
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
@@ -124,15 +153,18 @@ def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> i
     return sqlite3.SQLITE_OK
 
 
-def execute(connection: sqlite3.Connection, sql: str, calls: int, rows: int) -> dict[str, Any]:
+def execute(connection: sqlite3.Connection, sql: str, calls: int, rows: int, result_bytes: int) -> dict[str, Any]:
     """Run one query under its budget; every failure is a status, never an exception."""
     budget = Budget(calls)
-    if CLOCK.search(sql):
-        return _reply("denied", message="reads the clock", budget=budget)
     connection.set_progress_handler(budget, OPCODES_PER_CALL)
     try:
         cursor = connection.execute(sql)
-        found = cursor.fetchmany(rows + 1)
+        found, size = [], 0
+        for row in cursor:
+            found.append([_cell(cell) for cell in row])
+            size += sum(map(_size, row))
+            if len(found) > rows or size > result_bytes:
+                break
         columns = [column[0] for column in cursor.description or ()]
         cursor.close()
     except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError) as error:
@@ -143,7 +175,9 @@ def execute(connection: sqlite3.Connection, sql: str, calls: int, rows: int) -> 
         return _reply("syntax", message="no query", budget=budget)
     if len(found) > rows:
         return _reply("too_many_rows", message=f"more than {rows} rows", budget=budget)
-    return _reply("ok", columns, [[_cell(cell) for cell in row] for row in found], budget=budget)
+    if size > result_bytes:
+        return _reply("too_large", message=f"more than {result_bytes:,} bytes", budget=budget)
+    return _reply("ok", columns, found, budget=budget)
 
 
 def _status(error: Exception) -> str:
@@ -176,7 +210,13 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]) -> None:
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def serve(
+    calls: int, rows: int, result_bytes: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]
+) -> None:
     """Answer requests until the input ends."""
     _confine(memory_mb)
     connections: dict[str, sqlite3.Connection] = {}
@@ -186,7 +226,7 @@ def serve(calls: int, rows: int, memory_mb: int, read: Callable[[], str], write:
             path = request["database"]
             if path not in connections:
                 connections[path] = connect(path)
-            reply = execute(connections[path], request["sql"], calls, rows)
+            reply = execute(connections[path], request["sql"], calls, rows, result_bytes)
         except (sqlite3.Error, MemoryError, RecursionError) as error:
             reply = {
                 "status": "internal",
@@ -210,14 +250,14 @@ def _confine(memory_mb: int) -> None:
 
 
 def _main() -> None:
-    calls, rows, memory_mb = (int(argument) for argument in sys.argv[1:4])
+    calls, rows, result_bytes, memory_mb = (int(argument) for argument in sys.argv[1:5])
     output = sys.stdout
 
     def write(line: str) -> None:
         output.write(line)
         output.flush()
 
-    serve(calls, rows, memory_mb, sys.stdin.readline, write)
+    serve(calls, rows, result_bytes, memory_mb, sys.stdin.readline, write)
 
 
 if __name__ == "__main__":

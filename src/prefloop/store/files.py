@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prefloop.errors import StoreError
+from prefloop.errors import PrefloopError, StoreError
 from prefloop.records import canonical_json
 
 
@@ -28,21 +30,48 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StoreError: the folder cannot be written, or the disk is full. What stood at `path` before stays.
     """
     temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # it may be the folder itself that cannot be reached
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, StoreError):
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # it may be the folder itself that cannot be reached
+                temporary.unlink(missing_ok=True)
             raise
-        raise write_failure(path, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn failures of the block, which writes `path`, into a StoreError, whatever library writes.
+
+    Libraries written in Rust (safetensors, tokenizers) report the system's error as text: "(os error 28)".
+    """
+    try:
+        yield
+    except PrefloopError:
         raise
+    except OSError as error:
+        raise write_failure(path, error) from error
+    except Exception as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise write_failure(path, OSError(int(number[1]), str(error))) from error
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes building the same `path` wait for."""
+    lock = path.with_name(f".{path.name}.lock")
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = lock.open("w")
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def write_failure(path: Path, error: OSError) -> StoreError:
@@ -60,6 +89,20 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}): restore it, or remove the folder and start over") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from prefloop.errors import StoreError
 from prefloop.records import canonical_json
-from prefloop.store.files import file_hash, write_failure, write_json
+from prefloop.store.files import file_hash, read_json, write_failure, write_json
 from prefloop.store.journal import FileJournal
 from prefloop.store.tables import Record, read_records, write_records
 
@@ -32,8 +32,11 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, root: Path, recipe: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+    def open(cls, root: Path, recipe: dict[str, Any], resume: bool, overwrite: bool = False) -> Iterator[RunFolder]:
         """Create the folder, or take up an earlier run of the same recipe.
+
+        Args:
+            overwrite: empty a folder that holds a run first.
 
         Raises:
             StoreError: it belongs to another recipe, holds a run and `resume` is not set, is used by another
@@ -52,8 +55,21 @@ class RunFolder:
                 raise StoreError(
                     f"{root} is in use by another prefloop process: wait for it or choose --out"
                 ) from error
+            if overwrite:
+                folder._empty()
             folder._claim(recipe, resume)
             yield folder
+
+    def _empty(self) -> None:
+        """Remove a run, and nothing that is not a run."""
+        entries = [entry for entry in self.root.iterdir() if entry.name != LOCK]
+        if not entries:
+            return
+        path = self.root / RECIPE
+        if not path.exists() or "recipe" not in (read_json(path) or {}):
+            raise StoreError(f"{self.root} is not a run folder (no {RECIPE} of ours): --overwrite will not empty it")
+        for entry in entries:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _claim(self, recipe: dict[str, Any], resume: bool) -> None:
         path = self.root / RECIPE
@@ -63,7 +79,7 @@ class RunFolder:
                 raise StoreError(f"{self.root} is not a run folder (it holds {others[0]}): choose another with --out")
             write_json(path, recipe)
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if canonical_json(found) != canonical_json(recipe):
             differing = ", ".join(_differences(found, recipe)[:4])
             raise StoreError(
@@ -101,7 +117,7 @@ class RunFolder:
         if not path.exists():
             with self.timed(name.removesuffix(".json").replace("/", "-")):
                 write_json(path, compute())
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
 
     def log(self, event: str, **details: Any) -> None:
         """Append to ``log.jsonl``, the only file with times and durations."""
@@ -126,10 +142,11 @@ class RunFolder:
         return (self.root / MANIFEST).exists()
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Remove work in progress and write the manifest with the hash of every file."""
-        shutil.rmtree(self.root / WORK, ignore_errors=True)
-        files = {str(p.relative_to(self.root)): file_hash(p) for p in sorted(self.root.rglob("*")) if p.is_file()}
-        hashes = {name: digest for name, digest in files.items() if name not in {LOG, LOCK, MANIFEST}}
+        """Remove work in progress, also of runs inside this one, and write the manifest with every file's hash."""
+        for work in sorted(self.root.rglob(WORK)):
+            shutil.rmtree(work, ignore_errors=True)
+        files = [p for p in sorted(self.root.rglob("*")) if p.is_file() and p.name not in {LOG, LOCK, MANIFEST}]
+        hashes = {str(p.relative_to(self.root)): file_hash(p) for p in files}
         write_json(self.root / MANIFEST, {**manifest, "files": hashes})
 
 
@@ -141,7 +158,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """
     path = root / MANIFEST
     if path.exists():
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(path)
         return manifest
     if (root / RECIPE).exists():
         raise StoreError(f"the run in {root} is not finished: go on with 'prefloop run … --out {root} --resume'")

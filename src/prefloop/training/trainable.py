@@ -19,8 +19,8 @@ from prefloop.config.recipe import TrainingConfig
 from prefloop.errors import ModelError
 from prefloop.models.attention import training_attention
 from prefloop.models.lineage import LINEAGE_FILE, Lineage, hash_folder
-from prefloop.models.load import Policy
-from prefloop.store.files import atomic_path, write_json
+from prefloop.models.load import Policy, quiet_transformers
+from prefloop.store.files import atomic_path, write_json, writing
 
 
 @contextmanager
@@ -81,9 +81,10 @@ def save_checkpoint(model: Any, policy: Policy, out: Path) -> None:
         _save_adapter(model, policy, out)
         after = replace(policy.lineage, adapters=(hash_folder(out),))
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        model.to(policy.model.dtype).save_pretrained(out)
-        policy.tokenizer.save_pretrained(out)
+        with writing(out), quiet_transformers():
+            out.mkdir(parents=True, exist_ok=True)
+            model.to(policy.model.dtype).save_pretrained(out)
+            policy.tokenizer.save_pretrained(out)
         after = Lineage(hash_folder(out))
     write_json(out / LINEAGE_FILE, {"base": policy.lineage.base, "policy": after.id})
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from prefloop.progress import progress
 from prefloop.records import content_id
-from prefloop.store.files import atomic_path, cache_folder, file_hash, write_text
+from prefloop.store.files import atomic_path, cache_folder, exclusive, file_hash, write_text
 from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.boxscore import CREATED, player_rows, team_row
 from prefloop.tasks.nba.play_by_play import event_rows
@@ -79,10 +79,10 @@ def cached_league(config: LeagueConfig, cache: Path | None = None) -> Path:
     """
     folder = cache or cache_folder() / "leagues"
     path, recorded = folder / f"league-{config.key}.sqlite", folder / f"league-{config.key}.sha256"
-    if path.exists() and recorded.exists() and file_hash(path) == recorded.read_text().strip():
-        return path
-    build_league(config, path)
-    write_text(recorded, file_hash(path) + "\n")
+    with exclusive(path):
+        if not (path.exists() and recorded.exists() and file_hash(path) == recorded.read_text().strip()):
+            build_league(config, path)
+            write_text(recorded, file_hash(path) + "\n")
     return path
 
 
