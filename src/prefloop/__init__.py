@@ -28,7 +28,7 @@ _API = {
     "PreferenceConfig": ("prefloop.config.recipe", "PreferenceConfig"),
     "Recipe": ("prefloop.config.recipe", "Recipe"),
     "Sampling": ("prefloop.generation.generate", "Sampling"),
-    "TrainingConfig": ("prefloop.config.recipe", "TrainingConfig"),
+    "TrainingConfig": ("prefloop.config.training", "TrainingConfig"),
 }
 
 __all__ = sorted(_API)

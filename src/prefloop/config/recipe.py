@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from prefloop.config.objectives import LOSS_OPTIONS, OBJECTIVES
+from prefloop.config.section import Section
+from prefloop.config.training import LORA_OPTIONS, TrainingConfig
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 """Folder of the recipes shipped with the package."""
-
-
-class Section(BaseModel):
-    """Base of every recipe section: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TaskConfig(Section):
@@ -87,29 +84,6 @@ class PreferenceConfig(Section):
     max_similarity: float = Field(
         1.0, gt=0, le=1, description="drop pairs whose texts are more similar than this (edit similarity)"
     )
-
-
-class TrainingConfig(Section):
-    """How the policy learns from preferences."""
-
-    objective: Literal["dpo", "sft"] = Field("dpo", description="dpo, or sft on the chosen answers alone")
-    method: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or all weights")
-    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference (DPO)")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels assumed (cDPO)")
-    nll_weight: float = Field(0.2, ge=0, description="weight of the chosen answer's NLL per token (RPO)")
-    reference: Literal["initial"] = Field("initial", description="the policy that DPO stays close to")
-    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-    epochs: int = Field(2, ge=1, description="passes over the preferences")
-    batch_pairs: int = Field(16, ge=1, description="pairs per optimizer step")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay after warm-up")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
-    lora_rank: int = Field(16, ge=1, description="rank of the adapter")
-    lora_alpha: int = Field(32, ge=1, description="scale of the adapter; alpha/rank multiplies it")
-    tokens_per_batch: int = Field(8192, ge=64, description="token budget of one forward pass")
-    checkpoint_every: int = Field(20, ge=1, description="steps between resumable checkpoints")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the forward pass")
 
 
 class EvaluationConfig(Section):
@@ -235,19 +209,25 @@ def _keys(location: tuple[Any, ...]) -> list[str]:
 
 
 IDLE = {
-    ("training.objective", "sft"): ("beta", "label_smoothing", "reference", "nll_weight"),
-    ("training.method", "full"): ("lora_rank", "lora_alpha"),
+    **{
+        ("training.objective", objective): tuple(sorted(LOSS_OPTIONS - options))
+        for objective, options in OBJECTIVES.items()
+    },
+    ("training.method", "full"): LORA_OPTIONS,
     ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
 }
 """A switch and its value, and the options of the same section that then have no effect."""
 
 
 def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """The file's own options that an override made idle; what the override sets itself stays, to be refused."""
+    """The file's own options that an override made idle; what the override sets itself stays, to be refused.
+
+    An objective on the command line also takes its own beta, unless one is given with it: scales differ.
+    """
     for (switch, value), options in IDLE.items():
         section = content.get(switch.split(".")[0])
         if overrides.get(switch) == value and isinstance(section, dict):
-            for option in options:
+            for option in (*options, *(["beta"] if switch == "training.objective" else [])):
                 if f"{switch.split('.')[0]}.{option}" not in overrides:
                     section.pop(option, None)
 
@@ -261,6 +241,9 @@ def _without_effect(recipe: Recipe) -> list[str]:
         if getattr(section, key) == value:
             idle = sorted(section.model_fields_set & set(options))
             findings += [f"{name}.{option}: has no effect with {switch}={value}" for option in idle]
+    training = recipe.training
+    if training.label_scale is not None and training.label_smoothing:
+        findings.append("training.label_smoothing: has no effect beside training.label_scale; choose one")
     if recipe.evaluation.sampled_questions > recipe.task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
     if not any((recipe.judge.correct, recipe.judge.valid, recipe.judge.reasoning, recipe.judge.verbosity)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from prefloop.config.objectives import LOSS_OPTIONS
 from prefloop.config.recipe import Recipe, TrainingConfig
 from prefloop.evaluation.metrics import majority_correct
 from prefloop.generation.generate import Sampling
@@ -65,7 +66,7 @@ def _sft(
 ) -> list[float]:
     """SFT on the chosen answers of the same pairs, with twice the epochs: DPO reads two answers per pair."""
     out = folder.root / "baselines" / "sft"
-    settings = recipe.training.model_dump(exclude={"beta", "label_smoothing", "reference", "nll_weight"})
+    settings = recipe.training.model_dump(exclude=set(LOSS_OPTIONS))
     config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
     tuned_recipe = recipe.model_copy(update={"training": config})
     if not (out / "training.json").exists():

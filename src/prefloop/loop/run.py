@@ -188,7 +188,7 @@ def _evaluation(stages: Stages, tuned: Policy, test: list[Prompt]) -> dict[str, 
             [HeldOutPair(**row) for row in margins],
             seed=recipe.seed,
             draws=recipe.evaluation.bootstrap,
-            beta=recipe.training.beta,
+            beta=recipe.training.strength,
         ),
     )
 

@@ -251,7 +251,7 @@ def evaluate_models(
                 [],
                 seed=recipe.seed,
                 draws=recipe.evaluation.bootstrap,
-                beta=recipe.training.beta,
+                beta=recipe.training.strength,
             ),
         )
         folder.finish({"schema": 1, **identity, "versions": versions()})

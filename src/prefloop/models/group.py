@@ -1,33 +1,40 @@
 """One forward pass per group: the prompt once, its completions beside each other, none seeing another.
 
-Row layout of a group with prompt P and completions y1..yK (``shared``):
+Groups are packed into one row without padding (``packed``). A group with prompt P and completions y1..yK:
 
-    tokens     [ P          | y1          | ... | yK          | padding ]
-    positions  [ 0 .. P-1   | P .. P+|y1| | ... | P .. P+|yK| |         ]
+    tokens     [ P          | y1          | ... | yK          ][ next group ...
+    positions  [ 0 .. P-1   | P .. P+|y1| | ... | P .. P+|yK| ][ 0 ...
     query in P sees P; query in yk sees P and yk; both only what lies before (and at) the query.
 
-Everything between attention layers is computed once per unique token, and gradients into the prompt add up
-from all completions, so log-probabilities and gradients equal those of K separate rows ``[P | yk]``; that is
-the ``rows`` layout, for models whose layers cannot keep the completions apart. With one completion per group
-both are the same plain causal row without any mask.
+Everything between attention layers is computed once per unique token, and gradients into the prompt add up from
+all completions, so log-probabilities and gradients equal those of K separate rows ``[P | yk]``; that is the
+``rows`` layout, for models whose layers cannot keep completions apart. How attention keeps them apart:
+`prefloop.models.attention`; how the LM head runs on scored positions alone: `prefloop.models.head`.
 
-What scores which token: the last prompt position predicts the first token of *every* completion; position t
-of a completion predicts its token t+1; the last token of a completion predicts nothing.
+What scores which token: the last prompt position predicts the first token of *every* completion; position t of a
+completion predicts its token t+1; the last token of a completion predicts nothing, and is where a reward model
+reads its score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prefloop.errors import DataError
-from prefloop.models.attention import NAME as MATMUL
+from prefloop.models.attention import NAME as GROUP_ATTENTION
+from prefloop.models.attention import Segments
+from prefloop.models.head import token_logps
 
-SHARED, ROWS = "shared", "rows"
+PACKED, ROWS = "packed", "rows"
+TOLERANCE = {torch.float32: 1e-4}
+"""Largest difference per token between the layouts at the start; for half precision `HALF_TOLERANCE`."""
+
+HALF_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +64,28 @@ class GroupBatch:
     """Groups as tensors: B rows of S tokens; N completions, M scored tokens, in the order of the groups."""
 
     input_ids: Tensor
-    """[B, S] long, padded on the right."""
+    """[B, S] long; B = 1 without padding if packed, else padded on the right."""
     position_ids: Tensor | None
     """[B, S] long; None where every row is one plain sequence."""
-    mask: Tensor | None
-    """[B, S, S] bool, query by key: may attend; None = causal."""
-    scored: Tensor
-    """[B, S] bool, H of them true: positions that predict a completion token."""
-    head_row: Tensor
-    """[M] long: which of the H scored positions, counted row by row, predicts this token."""
+    segments: Segments | None
+    """What may see what in a packed row."""
+    sources: Tensor
+    """[M] long: place among the B·S that predicts this token."""
     targets: Tensor
     """[M] long: the token predicted."""
     owner: Tensor
     """[M] long: its completion, 0..N-1."""
     lengths: Tensor
     """[N] long: tokens per completion."""
+    ends: Tensor
+    """[N] long: place among the B·S of each completion's last token."""
     padding: int
     """Padding tokens among the B·S."""
 
     def to(self, device: torch.device) -> GroupBatch:
-        """The batch on `device`."""
-        tensors = (self.input_ids, self.position_ids, self.mask, self.scored, self.head_row)
-        tensors += (self.targets, self.owner, self.lengths)
-        moved = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors]
-        return GroupBatch(*moved, self.padding)  # type: ignore[arg-type] # None stays where None was
+        """The batch on `device` (its segments are made there)."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,161 +98,212 @@ class GroupLogps:
     """[N] log π(completion | prompt)."""
     lengths: Tensor
     """[N] tokens per completion."""
+    owner: Tensor
+    """[M] completion of each token."""
+    log_squares: Tensor | None = None
+    """[M] log Σ_v π(v)² where each token was scored, without gradient, if asked for."""
 
     def split(self) -> list[Tensor]:
         """Per-token log-probabilities, one tensor per completion."""
         return list(self.tokens.split(self.lengths.tolist()))
 
 
-def pack(groups: Sequence[Group], pad_id: int = 0, layout: str = SHARED) -> GroupBatch:
-    """One row per group (``shared``) or per completion (``rows``), padded to the longest.
+def pack(groups: Sequence[Group], layout: str = PACKED, device: torch.device | None = None) -> GroupBatch:
+    """All groups in one row (``packed``), or a padded row for each completion (``rows``).
 
     The completions come out in the same order in both layouts.
     """
+    device = device or torch.device("cpu")
     if layout == ROWS:
         groups = [Group(group.prompt_ids, (completion,)) for group in groups for completion in group.completions]
     rows = [_Row.of(group) for group in groups]
     width = max(len(row.tokens) for row in rows)
-    plain = all(len(group.completions) == 1 for group in groups)
-    flat = torch.tensor([width * i + position for i, row in enumerate(rows) for position in row.predictors])
-    scored = torch.zeros(len(rows) * width, dtype=torch.bool)
-    scored[flat] = True
+    starts = [width * i for i in range(len(rows))]
+    if layout == PACKED:
+        starts = [0]
+        for row in rows[:-1]:
+            starts.append(starts[-1] + len(row.tokens))
     completions = [completion for group in groups for completion in group.completions]
     lengths = torch.tensor([len(completion) for completion in completions])
-    return GroupBatch(
-        input_ids=_padded([row.tokens for row in rows], pad_id),
-        position_ids=None if plain else _padded([row.positions for row in rows], 0),
-        mask=None if plain else _visible(_padded([row.segments for row in rows], -1)),
-        scored=scored.view(len(rows), width),
-        head_row=(scored.cumsum(0) - 1)[flat],
+    tokens = [row.tokens for row in rows]
+    batch = GroupBatch(
+        input_ids=_flat(tokens) if layout == PACKED else _padded(tokens),
+        position_ids=_flat([row.positions for row in rows]) if layout == PACKED else None,
+        segments=None,
+        sources=torch.tensor([start + p for start, row in zip(starts, rows, strict=True) for p in row.predictors]),
         targets=torch.tensor([token for completion in completions for token in completion]),
         owner=torch.repeat_interleave(torch.arange(len(completions)), lengths),
         lengths=lengths,
-        padding=width * len(rows) - sum(len(row.tokens) for row in rows),
-    )
+        ends=torch.tensor([start + p for start, row in zip(starts, rows, strict=True) for p in row.ends]),
+        padding=0 if layout == PACKED else width * len(rows) - sum(map(len, tokens)),
+    ).to(device)
+    if layout == ROWS:
+        return batch
+    shapes = [(len(group.prompt_ids), tuple(map(len, group.completions))) for group in groups]
+    return replace(batch, segments=Segments.of(shapes, device))
 
 
 @dataclass(slots=True)
 class _Row:
-    """A group laid out: one entry per token, except `predictors`, one per scored token."""
+    """A group laid out: one entry per token, except `predictors`, one per scored token, and `ends`, one per
+    completion."""
 
     tokens: list[int]
     positions: list[int]
-    segments: list[int]
     predictors: list[int]
+    ends: list[int]
 
     @classmethod
     def of(cls, group: Group) -> _Row:
         prompt = len(group.prompt_ids)
-        row = cls(list(group.prompt_ids), list(range(prompt)), [0] * prompt, [])
-        for k, completion in enumerate(group.completions, 1):
+        row = cls(list(group.prompt_ids), list(range(prompt)), [], [])
+        for completion in group.completions:
             start, length = len(row.tokens), len(completion)
             row.predictors += [prompt - 1, *range(start, start + length - 1)]
             row.tokens += completion
             row.positions += range(prompt, prompt + length)
-            row.segments += [k] * length
+            row.ends.append(start + length - 1)
         return row
 
 
-def _padded(rows: list[list[int]], value: int) -> Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+def _flat(rows: list[list[int]]) -> Tensor:
+    return torch.tensor([[value for row in rows for value in row]])
 
 
-def _visible(segments: Tensor) -> Tensor:
-    """[B, S] segment per token (0 the prompt, k a completion, -1 padding) -> [B, S, S] who may see whom.
-
-    Padding sees itself, so that no softmax is over nothing; nobody sees padding, since it comes last.
-    """
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
-    return causal & ((key == query) | (key == 0))
+def _padded(rows: list[list[int]]) -> Tensor:
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
 class GroupForward(nn.Module):
     """Wraps a causal language model; one call gives the log-probabilities of all completions of a batch.
 
+    The only module whose forward training calls, so that what wraps it (DDP, FSDP) sees every parameter.
+
     Attributes:
-        layout: ``shared`` or ``rows``; `pack` with it.
+        layout: ``packed`` or ``rows``; `pack` uses it.
         why: what decided it, in words.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        obstacle = sharing_obstacle(model.config) or self._disagreement()
-        self.layout = ROWS if obstacle else SHARED
-        self.why = obstacle or "every layer is full attention, checked against separate rows"
+        self._window = _window(model.config)
+        obstacle = sharing_obstacle(model.config)
+        self._plain_head = type(self._base.get_output_embeddings()) is nn.Linear
+        truth = self._probe(ROWS, plain_head=False)
+        if self._plain_head and not self._agrees(truth, ROWS, True):
+            self._plain_head = False  # the architecture changes logits after the head (soft cap, scale)
+        obstacle = obstacle or self._disagreement(truth)
+        self.layout = ROWS if obstacle else PACKED
+        self.why = obstacle or "every layer keeps completions apart, checked against separate rows"
+
+    @property
+    def _base(self) -> Any:
+        """The language model inside an adapter's wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def pack(self, groups: Sequence[Group]) -> GroupBatch:
-        """The groups in this model's layout, on its device."""
-        return pack(groups, layout=self.layout).to(self.model.device)
+        """The groups in this model's layout, on its device; separate rows where one is longer than a window."""
+        fits = self._window is None or max(group.longest for group in groups) <= self._window
+        return pack(groups, self.layout if fits else ROWS, self.model.device)
 
-    def forward(self, batch: GroupBatch) -> GroupLogps:
+    def forward(self, batch: GroupBatch, squares: bool = False) -> GroupLogps:
         """Log-probabilities of the completions; the LM head runs on scored positions alone.
 
-        The model's own forward applies the head and what its architecture does after it (soft caps, scales).
-        ``use_cache=False`` is not for speed: with a cache, transformers ignores restarted positions.
+        Args:
+            squares: also `GroupLogps.log_squares`.
         """
-        logits = self.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=None if batch.mask is None else self._additive(batch.mask),
-            logits_to_keep=batch.scored,
-            use_cache=False,
-        ).logits.float()  # [H, V]
-        vocabulary = logits.shape[-1]
+        tokens, log_squares = self._tokens(batch, self._plain_head, squares)
+        sums = tokens.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, tokens)
+        return GroupLogps(tokens, sums, batch.lengths, batch.owner, log_squares)
+
+    def _tokens(self, batch: GroupBatch, plain_head: bool, squares: bool) -> tuple[Tensor, Tensor | None]:
+        """[M] log-probabilities, by our head on hidden states or by the model's own logits."""
+        if plain_head:
+            head = self._base.get_output_embeddings()
+            hidden_M = self.hidden(batch).index_select(0, batch.sources)
+            return token_logps(hidden_M, head.weight, head.bias, batch.targets, squares)
+        scored = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=batch.sources.device)
+        scored[batch.sources] = True
+        logits = self.model(**_inputs(batch), logits_to_keep=scored.view_as(batch.input_ids)).logits.float()  # [H, V]
+        row_M = (scored.cumsum(0) - 1)[batch.sources]
         # One flat index per token: its backward is a serial sum, the same bits every time, where indexing
         # with (row, token) adds atomically when completions of a group share their first token.
-        picked = logits.view(-1).index_select(0, batch.head_row * vocabulary + batch.targets)
-        tokens = picked - logits.logsumexp(-1).index_select(0, batch.head_row)
-        sums = tokens.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, tokens)
-        return GroupLogps(tokens, sums, batch.lengths)
+        picked = logits.view(-1).index_select(0, row_M * logits.shape[-1] + batch.targets)
+        normaliser_H = logits.logsumexp(-1)
+        log_squares_H = (2 * logits.detach()).logsumexp(-1) - 2 * normaliser_H.detach() if squares else None
+        log_squares = None if log_squares_H is None else log_squares_H[row_M]
+        return picked - normaliser_H.index_select(0, row_M), log_squares
 
-    def _additive(self, mask: Tensor) -> Tensor:
-        """[B, S, S] bool -> [B, 1, S, S] to add to scores: eager attention would add a bool as 0 or 1."""
-        kind = self.model.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.model.dtype
-        floor = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return floor.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
+    def hidden(self, batch: GroupBatch) -> Tensor:
+        """[B·S, d] last hidden states, after the final norm."""
+        states: Tensor = self._base.get_decoder()(**_inputs(batch))[0]
+        return states.flatten(0, 1)
+
+    def _disagreement(self, truth: Tensor) -> str | None:
+        """What keeps the packed layout from the numbers of separate rows, or None."""
+        try:
+            packed = self._probe(PACKED, self._plain_head)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            return f"the model does not take packed rows ({type(error).__name__})"
+        difference = (packed - truth).abs().max().item()
+        limit = TOLERANCE.get(self.model.dtype, HALF_TOLERANCE)
+        return None if difference < limit else f"packed and separate rows differ by {difference:.1e}"
+
+    def _agrees(self, truth: Tensor, layout: str, plain_head: bool) -> bool:
+        difference = (self._probe(layout, plain_head) - truth).abs().max().item()
+        return difference < TOLERANCE.get(self.model.dtype, HALF_TOLERANCE)
 
     @torch.no_grad()
-    def _disagreement(self) -> str | None:
-        """One short group in both layouts; what differs, or None."""
+    def _probe(self, layout: str, plain_head: bool) -> Tensor:
+        """Log-probabilities of two short groups."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        ids = [(7 * i + 3) % vocabulary for i in range(12)]
-        group = Group(tuple(ids[:4]), (tuple(ids[4:9]), tuple(ids[9:11]), tuple(ids[11:])))
-        tolerance = 1e-4 if self.model.dtype == torch.float32 else 0.1
+        ids = [(7 * i + 3) % vocabulary for i in range(16)]
+        groups = [Group(tuple(ids[:4]), (tuple(ids[4:9]), tuple(ids[9:11]), tuple(ids[11:12])))]
+        groups.append(Group(tuple(ids[12:14]), (tuple(ids[14:]),)))
         training = self.model.training
         self.model.eval()
         try:
-            shared, rows = (
-                self(pack([group], layout=layout).to(self.model.device)).tokens for layout in (SHARED, ROWS)
-            )
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            return f"the model takes no 4-D mask with positions ({type(error).__name__})"
+            return self._tokens(pack(groups, layout, self.model.device), plain_head, squares=False)[0]
         finally:
             self.model.train(training)
-        difference = (shared - rows).abs().max().item()
-        return None if difference < tolerance else f"shared and separate rows differ by {difference:.1e}"
+
+
+def _inputs(batch: GroupBatch) -> dict[str, Any]:
+    """Arguments of the model's forward. Without a cache, whose code would ignore restarted positions; with a
+    4-D mask, which mask builders pass on unread, where `segments` say everything."""
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+    if batch.segments is None:
+        return inputs
+    unread = torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)
+    return {**inputs, "position_ids": batch.position_ids, "attention_mask": unread, "segments": batch.segments}
 
 
 def sharing_obstacle(config: Any) -> str | None:
     """Why models of this configuration cannot share a prompt between completions, or None if they may.
 
-    Windows and chunks are measured along the row, where completions lie behind each other; state-space and
-    linear layers carry one completion's state into the next; flash kernels take no mask.
+    State-space and linear layers carry one completion's state into the next; chunks are measured along the row;
+    only transformers' SDPA attention is replaced. A sliding window is no obstacle up to its length.
     """
     config = config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"layer types {', '.join(sorted(kinds - {'full_attention'}))}"
-    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
-        return f"sliding window of {config.sliding_window} tokens"
+    others = sorted(kinds - {"full_attention", "sliding_attention"})
+    if others:
+        return f"layer types {', '.join(others)}"
     if "local" in getattr(config, "attention_layers", ()):
         return "local attention layers"
     if getattr(config, "attention_chunk_size", None):
         return f"attention in chunks of {config.attention_chunk_size} tokens"
-    if config._attn_implementation not in {"sdpa", "eager", MATMUL}:
-        return f"attention implementation {config._attn_implementation} takes no dense mask"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "soft-capped attention scores"
+    if config._attn_implementation != GROUP_ATTENTION:
+        return f"attention implementation {config._attn_implementation} cannot be told what may see what"
     return None
+
+
+def _window(config: Any) -> int | None:
+    """Tokens within which sliding attention sees everything; None without a window."""
+    config = config.get_text_config()
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    return getattr(config, "sliding_window", None)

@@ -60,7 +60,7 @@ def load_policy(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown: give one of {', '.join(DTYPES)}")
     place = _device(device)
-    folder = _folder(str(source))
+    folder = model_folder(str(source))
     model, tokenizer = _read(folder, dtype)
     policy = Policy(model.to(place).eval(), tokenizer, Lineage(hash_folder(folder)), str(source))
     return _with_adapter(policy, Path(adapter)) if adapter else policy
@@ -72,7 +72,43 @@ def base_lineage(source: str | Path) -> Lineage:
     Raises:
         ModelError: there is no such model.
     """
-    return Lineage(hash_folder(_folder(str(source))))
+    return Lineage(hash_folder(model_folder(str(source))))
+
+
+def quantised(policy: Policy, dtype: str) -> Any:
+    """The policy's model with the weights of its linear layers, but the head, in 4-bit NormalFloat (QLoRA, 2305.14314).
+
+    Norms and the head are in float32, products run in `dtype`. The model is read again from its folder.
+
+    Raises:
+        ModelError: bitsandbytes is not installed, or the model cannot be quantised.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401 (transformers' own message names other packages)
+    except ImportError as error:
+        raise ModelError("QLoRA needs bitsandbytes: pip install 'prefloop[qlora]'") from error
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    folder = model_folder(policy.name)
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(
+                folder,
+                quantization_config=nf4,
+                device_map={"": policy.model.device},
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+    except Exception as error:  # as in `_read`
+        raise ModelError(f"cannot quantise the model {folder}: {_first_line(error)}") from error
 
 
 def merged(policy: Policy) -> Policy:
@@ -148,7 +184,7 @@ def _check_base(policy: Policy, adapter: Path) -> None:
         )
 
 
-def _folder(source: str) -> Path:
+def model_folder(source: str) -> Path:
     """The local folder meant; a hub model is fetched into the hub's cache first.
 
     Raises:

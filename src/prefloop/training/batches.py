@@ -14,10 +14,6 @@ import numpy as np
 WINDOW = 64
 """Batches that are sorted by length together: enough to pad little, few enough to keep an epoch shuffled."""
 
-PASS_OVERHEAD = 128
-"""Fixed cost of one forward and backward pass, in tokens: what `cut` weighs against padding. Measured at 3M
-parameters on a CPU; a larger model's overhead is fewer tokens still."""
-
 
 def sorted_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of examples in batches of at most `budget` tokens, padding included; each example once.
@@ -72,30 +68,21 @@ def optimizer_steps(pairs: Sequence[int], batch_pairs: int, seed: int, epoch: in
     return steps
 
 
-def cut(lengths: Sequence[int], budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
-    """Split one step into forward passes: indices sorted by length, cut where it costs least.
+def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Split one step into forward passes of at most `budget` tokens: sorted by length, each as full as may be.
 
-    Least sum over passes of ``rows * longest + overhead`` tokens, each pass within `budget` (a row longer
-    than the budget goes alone). Exact, by dynamic programming over the cuts.
+    Packed rows have no padding, so only the number of passes counts; sorted, since short rows are attended to
+    together. A row longer than the budget goes alone.
 
-    >>> cut([10, 1000, 12, 11], budget=8192, overhead=100)
+    >>> cut([10, 1000, 12, 11], budget=1020)
     [[0, 3, 2], [1]]
     """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    cost, start_of = [0.0], [0]
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        options = [
-            (cost[start] + (end - start) * longest + overhead, start)
-            for start in range(end)
-            if (end - start) * longest <= budget or end - start == 1
-        ]
-        best, start = min(options)
-        cost.append(best)
-        start_of.append(start)
     passes: list[list[int]] = []
-    end = len(order)
-    while end:
-        passes.append(order[start_of[end] : end])
-        end = start_of[end]
-    return passes[::-1]
+    room = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if not passes or lengths[i] > room:
+            passes.append([])
+            room = budget
+        passes[-1].append(i)
+        room -= lengths[i]
+    return passes

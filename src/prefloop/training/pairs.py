@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, combinations, groupby
 
 import torch
 from torch import Tensor
@@ -32,29 +32,47 @@ class PromptPairs:
     weights: tuple[float, ...]
     soft_labels: tuple[float, ...]
     """Probability that the chosen one is better."""
+    margins: tuple[float, ...]
+    """How much better it was judged."""
+    tiers: tuple[int, ...]
+    """Tier of each completion in the prompt's longest ranking, 0 the best."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairIndex:
-    """The B pairs of several prompts, by the place of their completions among the N of the batch."""
+    """The B pairs of G prompts, by the place of their completions among the N of the batch."""
 
     chosen_B: Tensor
     rejected_B: Tensor
     """Empty when training on chosen answers alone."""
     weights_B: Tensor
     soft_labels_B: Tensor
+    margins_B: Tensor
+    group_N: Tensor
+    """Prompt of each completion, 0..G-1."""
+    tier_N: Tensor
+    weights_G: Tensor
+    """Sum of the weights of a prompt's pairs."""
 
     @classmethod
     def of(cls, units: Sequence[PromptPairs], device: torch.device) -> PairIndex:
         """The pairs of `units`, whose groups are laid out in this order."""
         starts = [0, *accumulate(len(unit.group.completions) for unit in units)]
-        chosen = [start + i for start, unit in zip(starts, units, strict=False) for i in unit.chosen]
-        rejected = [start + i for start, unit in zip(starts, units, strict=False) for i in unit.rejected]
+        places = list(zip(starts, units, strict=False))
+        sizes = torch.tensor([len(unit.group.completions) for unit in units])
+
+        def floats(name: str) -> Tensor:
+            return torch.tensor([value for unit in units for value in getattr(unit, name)], device=device)
+
         return cls(
-            torch.tensor(chosen, device=device),
-            torch.tensor(rejected, dtype=torch.long, device=device),
-            torch.tensor([weight for unit in units for weight in unit.weights], device=device),
-            torch.tensor([label for unit in units for label in unit.soft_labels], device=device),
+            torch.tensor([start + i for start, unit in places for i in unit.chosen], device=device),
+            torch.tensor([start + i for start, unit in places for i in unit.rejected], dtype=torch.long, device=device),
+            floats("weights"),
+            floats("soft_labels"),
+            floats("margins"),
+            torch.repeat_interleave(torch.arange(len(units)), sizes).to(device),
+            torch.tensor([tier for unit in units for tier in unit.tiers], device=device),
+            torch.tensor([sum(unit.weights) for unit in units], device=device),
         )
 
     def flipped(self, label_smoothing: float) -> Tensor:
@@ -68,15 +86,23 @@ def prompt_pairs(
     completions: Mapping[str, Completion],
     prompts: Mapping[str, Prompt],
     objective: str,
+    rankings: str = "ends",
 ) -> tuple[list[PromptPairs], dict[str, int]]:
     """Pairs by prompt, in the order of prompt and preference ids (whatever order was given), and the drops.
+
+    Args:
+        rankings: of a preference with more than two answers take the ``ends`` (best against last), or
+            ``all-pairs`` of different tiers, which share its weight. The objective ``plackett-luce`` takes the
+            whole ranking.
 
     Raises:
         DataError: a preference names an unknown prompt or completion, or nothing is left to train on.
     """
     drops: Counter[str] = Counter()
     found: list[PromptPairs] = []
-    ordered = sorted(preferences, key=lambda preference: (preference.prompt_id, preference.id))
+    split = rankings == "all-pairs" or objective == "plackett-luce"
+    pairwise = [p for preference in preferences for p in (_expanded(preference) if split else [preference])]
+    ordered = sorted(pairwise, key=lambda preference: (preference.prompt_id, preference.id, preference.ranking))
     for prompt_id, group in groupby(ordered, key=lambda preference: preference.prompt_id):
         try:
             ids = tuple(encode_prompt(policy.tokenizer, prompts[prompt_id].messages))
@@ -144,6 +170,22 @@ def _obstacle(
     return None
 
 
+def _expanded(preference: Preference) -> list[Preference]:
+    """Every pair of answers of different tiers, as preferences that share the weight."""
+    tiers = preference.ranking
+    pairs = [(i, j, a, b) for i, j in combinations(range(len(tiers)), 2) for a in tiers[i] for b in tiers[j]]
+    return [
+        replace(
+            preference,
+            ranking=((a,), (b,)),
+            scores=(preference.scores[i], preference.scores[j]),
+            margin=preference.scores[i] - preference.scores[j],
+            weight=preference.weight / len(pairs),
+        )
+        for i, j, a, b in pairs
+    ]
+
+
 def _prompt_pairs(
     prompt_id: str, prompt_ids: Ids, kept: Sequence[tuple[Preference, Ids, Ids]], objective: str
 ) -> PromptPairs:
@@ -157,4 +199,15 @@ def _prompt_pairs(
         rejected,
         tuple(preference.weight for preference, _, _ in kept),
         tuple(preference.soft_label for preference, _, _ in kept),
+        tuple(preference.margin for preference, _, _ in kept),
+        _tiers(len(place), chosen, rejected),
     )
+
+
+def _tiers(count: int, chosen: Sequence[int], rejected: Sequence[int]) -> tuple[int, ...]:
+    """How many others are above each completion, along the longest chain of pairs: 0 for one that nobody beats."""
+    above = [0] * count
+    for _ in range(count):  # pairs of a ranking have no cycle; a contradiction between pairs stops here
+        for better, worse in zip(chosen, rejected, strict=False):
+            above[worse] = max(above[worse], min(above[better] + 1, count))
+    return tuple(above)

@@ -1,6 +1,6 @@
 """Preference training: pairs in, checkpoint out.
 
-command -> `train_preferences` (the loop, straight down) -> `maths.objectives.dpo`
+command -> `train_preferences` (the loop, straight down) -> `training.objective` -> `maths.objectives`
 
 Which tokens are scored and where the shift happens: `models.group`. What goes into a step:
 `training.batches`.
@@ -9,30 +9,29 @@ What is trained and how it is saved: `training.trainable`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from prefloop.config.recipe import TrainingConfig
-from prefloop.maths.objectives import Metrics, dpo, nll
+from prefloop.config.objectives import UNREFERENCED
+from prefloop.config.training import TrainingConfig
+from prefloop.maths.unpaired import kto_kl
 from prefloop.models.attention import training_attention
-from prefloop.models.group import GroupForward, GroupLogps
+from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
 from prefloop.models.reference import check_start, reference_logps
-from prefloop.progress import progress
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import write_json
 from prefloop.store.journal import FileJournal
 from prefloop.training.batches import cut, optimizer_steps, sorted_passes
-from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
+from prefloop.training.loop import StepOutcome, run_steps
+from prefloop.training.objective import example_losses
 from prefloop.training.pairs import PairIndex, PromptPairs, pair_groups, prompt_pairs
-from prefloop.training.schedule import learning_rate
 from prefloop.training.trainable import reference_mode, save_checkpoint, trainable
-from prefloop.training.update import Figures, Log, TrainingResult, adamw, update
+from prefloop.training.update import Figures, Log, TrainingResult
 
 BETAS = (0.9, 0.999)
 REFERENCE_STORE = "reference.jsonl"
@@ -70,7 +69,7 @@ def train_preferences(
         ModelError: policy and reference differ at the start, or the gradient is zero or not finite.
         StoreError: the state in `work` is another run's, or a folder cannot be written.
     """
-    units, dropped = prompt_pairs(policy, preferences, completions, prompts, config.objective)
+    units, dropped = prompt_pairs(policy, preferences, completions, prompts, config.objective, config.rankings)
     pairs = [len(unit.chosen) for unit in units]
     plan = [step for epoch in range(config.epochs) for step in optimizer_steps(pairs, config.batch_pairs, seed, epoch)]
     data = content_id([asdict(unit) for unit in units])
@@ -78,98 +77,117 @@ def train_preferences(
     with trainable(policy, config, seed) as model:
         forward = GroupForward(model)
         reference = _reference(forward, units, policy.lineage.id, config, work)
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimizer = adamw(parameters.values(), config.weight_decay, BETAS)
-        cursor = load_state(work / STATE, parameters, optimizer, identity) if resume else Cursor()
-        with progress("train", len(plan), "steps", done=cursor.step) as advance:
-            for step in range(cursor.step, len(plan)):
-                started = time.monotonic()
-                members = [units[i] for i in plan[step]]
-                figures, tokens, padding = _backward(forward, members, reference, config)
-                rate = learning_rate(step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio)
-                norm = update(optimizer, parameters, rate, config.max_grad_norm, f"step {step + 1}")
-                figures |= {"grad_norm": norm, "learning_rate": rate, "padding": padding / (tokens + padding)}
-                cursor.step = step + 1
-                cursor.history.append({"step": cursor.step, **figures})
-                log({**cursor.history[-1], "tokens_per_second": tokens / (time.monotonic() - started)})
-                if cursor.step % config.checkpoint_every == 0 or cursor.step == len(plan):
-                    save_state(work / STATE, parameters, optimizer, cursor, identity)
-                advance(1)
+        history = run_steps(
+            lambda step: _backward(forward, plan[step], units, reference, config),
+            [sum(units[i].group.tokens for i in step) for step in plan],
+            {name: p for name, p in model.named_parameters() if p.requires_grad},
+            config,
+            betas=BETAS,
+            work=work,
+            identity=identity,
+            resume=resume,
+            log=log,
+            label="train",
+        )
         save_checkpoint(model, policy, out)
-    result = TrainingResult(out, len(plan), cursor.history, sum(pairs), dropped)
+    result = TrainingResult(out, len(plan), history, sum(pairs), dropped)
     write_json(out / "training.json", result.as_json())
     return result
 
 
 def _backward(
     forward: GroupForward,
-    members: Sequence[PromptPairs],
-    reference: Mapping[str, Tensor],
+    step: Sequence[int],
+    units: Sequence[PromptPairs],
+    reference: Reference,
     config: TrainingConfig,
-) -> tuple[Figures, int, int]:
-    """Gradients of one step, and its figures, tokens and padding tokens.
+) -> StepOutcome:
+    """Gradients of one step.
 
-    Each pass adds its pairs' share of the step's weight, so the sum over passes is the gradient of the
-    weighted mean over all pairs; a mean of the passes' means would favour pairs in small passes.
+    Each pass adds its examples' share of the step's weight, so the sum over passes is the gradient of the
+    weighted mean over all examples; a mean of the passes' means would favour examples in small passes.
     """
-    total = sum(weight for unit in members for weight in unit.weights)
-    figures: Figures = {}
+    total = sum(weight for i in step for weight in units[i].weights)
+    kl = _kl(forward, step, units, reference, config) if config.objective == "kto" else None
+    figures: Figures = {} if kl is None else {"kl": kl.item()}
     tokens = padding = 0
-    for part in cut([unit.group.tokens for unit in members], config.tokens_per_batch):
-        units = [members[i] for i in part]
-        batch = forward.pack([unit.group for unit in units])
-        pairs = PairIndex.of(units, batch.input_ids.device)
+    for part in cut([units[i].group.tokens for i in step], config.tokens_per_batch):
+        members = [step[place] for place in part]
+        batch = forward.pack([units[i].group for i in members])
+        pairs = PairIndex.of([units[i] for i in members], batch.input_ids.device)
         with _autocast(forward, config.dtype):
-            logps = forward(batch)
-        losses_B, metrics = _objective(logps, pairs, [reference[u.prompt_id] for u in units if reference], config)
-        shares_B = pairs.weights_B / total
-        (losses_B * shares_B).sum().backward()
-        for name, values_B in {"loss": losses_B.detach(), **metrics}.items():
-            figures[name] = figures.get(name, 0.0) + (values_B * shares_B).sum().item()
+            logps = forward(batch, squares=config.weighting == "wpo")
+        known = [logps_T for i in members for logps_T in reference.answers[i]] if reference.answers else []
+        losses, weights, metrics = example_losses(logps, pairs, known, config, kl)
+        (losses * (weights / total)).sum().backward()
+        figures["loss"] = figures.get("loss", 0.0) + (losses.detach() * weights).sum().item() / total
+        for name, values_B in metrics.items():
+            figures[name] = figures.get(name, 0.0) + (values_B * pairs.weights_B).sum().item() / total
         tokens += batch.input_ids.numel() - batch.padding
         padding += batch.padding
-    return figures, tokens, padding
+    return StepOutcome(figures, tokens, padding)
 
 
-def _objective(
-    logps: GroupLogps, pairs: PairIndex, reference: Sequence[Tensor], config: TrainingConfig
-) -> tuple[Tensor, Metrics]:
-    """Losses and metrics, one value per pair."""
-    chosen_B = logps.sums.index_select(0, pairs.chosen_B)
-    nll_B = nll(chosen_B, logps.lengths[pairs.chosen_B])
-    if config.objective == "sft":
-        return nll_B, {"logps/chosen": chosen_B.detach()}
-    reference_N = torch.cat(list(reference)).to(chosen_B.device)
-    flipped_B = pairs.flipped(config.label_smoothing)
-    losses_B, metrics = dpo(
-        chosen_B,
-        logps.sums.index_select(0, pairs.rejected_B),
-        reference_N[pairs.chosen_B],
-        reference_N[pairs.rejected_B],
-        config.beta,
-        flipped_B,
-    )
-    return losses_B + config.nll_weight * nll_B, metrics
+@dataclass(frozen=True)
+class Reference:
+    """Per-token log-probabilities under the reference, by unit and completion; empty where nothing needs them."""
+
+    answers: Sequence[list[Tensor]] = ()
+    mismatched: Sequence[Tensor] = ()
+    """Of each prompt's answer to another prompt (``kto``)."""
+
+
+def _mismatched(units: Sequence[PromptPairs]) -> list[Group]:
+    """Each prompt with the first answer to the next prompt: what ``kto`` measures its reference point on."""
+    others = [*units[1:], units[0]]
+    return [
+        Group(unit.group.prompt_ids, (other.group.completions[0],)) for unit, other in zip(units, others, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _kl(
+    forward: GroupForward,
+    step: Sequence[int],
+    units: Sequence[PromptPairs],
+    reference: Reference,
+    config: TrainingConfig,
+) -> Tensor:
+    """The reference point of ``kto``, over the whole step before any gradient, however the step is cut."""
+    groups, logratios = _mismatched(units), []
+    for part in cut([groups[i].tokens for i in step], config.tokens_per_batch):
+        members = [step[place] for place in part]
+        with _autocast(forward, config.dtype):
+            sums = forward(forward.pack([groups[i] for i in members])).sums
+        logratios.append(sums - torch.stack([reference.mismatched[i].sum() for i in members]).to(sums.device))
+    return kto_kl(torch.cat(logratios))
 
 
 def _reference(
     forward: GroupForward, units: Sequence[PromptPairs], lineage: str, config: TrainingConfig, work: Path
-) -> dict[str, Tensor]:
-    """Log-probability [K] of each completion under the reference, by prompt id; empty where not needed."""
-    if config.objective == "sft":
-        return {}
-    passes = sorted_passes([unit.group.tokens for unit in units], config.tokens_per_batch)
-    packs = [[units[i].group for i in part] for part in passes]
+) -> Reference:
+    if config.objective in UNREFERENCED or config.reference == "free":
+        return Reference()
+    answers = _reference_logps(forward, [unit.group for unit in units], lineage, config, work)
+    if config.objective != "kto":
+        return Reference(answers)
+    mismatched = _reference_logps(forward, _mismatched(units), lineage, config, work)
+    return Reference(answers, [found[0] for found in mismatched])
+
+
+def _reference_logps(
+    forward: GroupForward, groups: Sequence[Group], lineage: str, config: TrainingConfig, work: Path
+) -> list[list[Tensor]]:
+    """[tokens] of every completion of every group, in sorted packs; checked against the policy at step 0."""
+    passes = sorted_passes([group.tokens for group in groups], config.tokens_per_batch)
+    packs = [[groups[i] for i in part] for part in passes]
     journal = FileJournal(work / REFERENCE_STORE)
     autocast = _autocast(forward, config.dtype)
     with reference_mode(forward.model):
         logps = reference_logps(forward, packs, lineage, config.dtype, autocast, journal)
     check_start(forward, packs[0], logps[0], lineage, config.dtype, autocast)
-    return {
-        units[i].prompt_id: torch.stack([tokens.sum() for tokens in group])
-        for part, pack in zip(passes, logps, strict=True)
-        for i, group in zip(part, pack, strict=True)
-    }
+    found = {i: group for part, pack in zip(passes, logps, strict=True) for i, group in zip(part, pack, strict=True)}
+    return [found[i] for i in range(len(groups))]
 
 
 @torch.no_grad()

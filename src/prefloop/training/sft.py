@@ -5,7 +5,6 @@ command -> `train_sft` (batch, log-probabilities, loss, step, log) -> `maths.obj
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +17,11 @@ from prefloop.errors import DataError
 from prefloop.maths.objectives import cross_entropy
 from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupForward
-from prefloop.progress import progress
 from prefloop.records import content_id
 from prefloop.store.files import write_json
 from prefloop.training.batches import sorted_batches
-from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
-from prefloop.training.schedule import learning_rate
-from prefloop.training.update import Figures, Log, TrainingResult, adamw, update
+from prefloop.training.loop import StepOutcome, run_steps
+from prefloop.training.update import Log, TrainingResult
 
 BETAS = (0.9, 0.95)
 """AdamW betas of pretraining: with the usual 0.999 a short run's second moments lag behind its gradients."""
@@ -84,40 +81,37 @@ def train_sft(
         for batch in sorted_batches(lengths, config.tokens_per_batch, seed, epoch)
     ]
     model.eval().requires_grad_(True)  # eval: dropout off, gradients flow all the same
-    parameters = dict(model.named_parameters())
-    optimizer = adamw(parameters.values(), config.weight_decay, BETAS)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     identity = content_id("sft", asdict(config), seed, model.config.to_dict(), content_id(list(map(list, examples))))
-    state = out / STATE
-    cursor = load_state(state, parameters, optimizer, identity) if resume else Cursor()
-    total, done = (sum(lengths[i] for batch in part for i in batch) for part in (plan, plan[: cursor.step]))
-    forward = GroupForward(model)
-    with progress("sft", total, "tokens", done=done) as advance, training_attention(model):
-        for step in range(cursor.step, len(plan)):
-            started = time.monotonic()
-            batch = forward.pack([groups[i] for i in plan[step]])
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-                logps = forward(batch)
-            loss = cross_entropy(logps.tokens, torch.cat([weights[i] for i in plan[step]]).to(model.device))
-            loss.backward()
-            rate = learning_rate(step, len(plan), config.learning_rate, config.schedule, config.warmup_ratio)
-            norm = update(optimizer, parameters, rate, config.max_grad_norm, f"sft step {step + 1}")
-            tokens = batch.input_ids.numel() - batch.padding
-            figures: Figures = {
-                "step": step + 1,
-                "loss": loss.item(),
-                "grad_norm": norm,
-                "learning_rate": rate,
-            }
-            figures["padding"] = batch.padding / batch.input_ids.numel()
-            cursor.history.append(figures)
-            cursor.step = step + 1
-            log({**figures, "tokens_per_second": tokens / (time.monotonic() - started)})
-            if cursor.step % config.checkpoint_every == 0 or cursor.step == len(plan):
-                save_state(state, parameters, optimizer, cursor, identity)
-            advance(tokens)
-    result = TrainingResult(out, len(plan), cursor.history, len(groups), dropped)
+    with training_attention(model):
+        forward = GroupForward(model)
+        history = run_steps(
+            lambda step: _backward(forward, [groups[i] for i in plan[step]], [weights[i] for i in plan[step]], config),
+            [sum(lengths[i] for i in batch) for batch in plan],
+            parameters,
+            config,
+            betas=BETAS,
+            work=out,
+            identity=identity,
+            resume=resume,
+            log=log,
+            label="sft",
+        )
+    result = TrainingResult(out, len(plan), history, len(groups), dropped)
     write_json(out / "training.json", result.as_json())
     return result
+
+
+def _backward(
+    forward: GroupForward, groups: Sequence[Group], weights: Sequence[torch.Tensor], config: SftConfig
+) -> StepOutcome:
+    batch = forward.pack(groups)
+    device = batch.input_ids.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+        logps = forward(batch)
+    loss = cross_entropy(logps.tokens, torch.cat(list(weights)).to(device))
+    loss.backward()
+    return StepOutcome({"loss": loss.item()}, batch.input_ids.numel() - batch.padding, batch.padding)
 
 
 def _prepare(

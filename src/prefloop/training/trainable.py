@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +15,21 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from prefloop.config.recipe import TrainingConfig
+from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.models.attention import training_attention
 from prefloop.models.lineage import LINEAGE_FILE, Lineage, hash_folder
-from prefloop.models.load import Policy, quiet_transformers
+from prefloop.models.load import Policy, quantised, quiet_transformers
 from prefloop.store.files import atomic_path, write_json, writing
 
 
 @contextmanager
-def trainable(policy: Policy, config: TrainingConfig, seed: int) -> Iterator[Any]:
+def trainable(policy: Policy, config: Tuning, seed: int) -> Iterator[Any]:
     """The model to train, inside the block; the policy's own model is the same after it as before.
 
     With LoRA (2106.09685) adapter layers are put into every linear layer but the head, and taken out again at
-    the end; B starts at zero, so the adapted model starts as the model itself. Full training works on a
-    float32 copy.
+    the end; B starts at zero, so the adapted model starts as the model itself. QLoRA puts them into a copy with
+    4-bit weights, which is then also the reference. Full training works on a float32 copy.
     The model is in evaluation mode: dropout off, since one shared prompt would draw one dropout mask where
     separate rows draw several; gradients flow all the same.
 
@@ -43,19 +43,33 @@ def trainable(policy: Policy, config: TrainingConfig, seed: int) -> Iterator[Any
         with training_attention(model):
             yield model
     else:
-        with training_attention(policy.model), _lora_layers(policy.model, config, seed) as adapted:
+        model = quantised(policy, config.dtype) if config.method == "qlora" else policy.model
+        with training_attention(model), lora_layers(model, config, seed) as adapted:
             yield adapted
 
 
 @contextmanager
-def _lora_layers(model: PreTrainedModel, config: TrainingConfig, seed: int) -> Iterator[PeftModel]:
+def lora_layers(
+    model: PreTrainedModel, config: Tuning, seed: int, task: str = "CAUSAL_LM", trained: Sequence[str] = ()
+) -> Iterator[PeftModel]:
+    """Adapter layers in every linear layer but the head, inside the block.
+
+    rslora (2312.03732) scales by α/√r in place of α/r; dora (2402.09353) learns each output's magnitude apart.
+
+    Args:
+        task: PEFT's name of what the model is.
+        trained: names of modules that are trained whole and saved with the adapter (a reward model's head).
+    """
     frozen = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        modules_to_save=list(trained) or None,
+        use_rslora=config.lora_variant == "rslora",
+        use_dora=config.lora_variant == "dora",
+        task_type=task,
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 for a property by its old name.
