@@ -54,6 +54,7 @@ def run_recipe(
     with RunFolder.open(out, identity, resume, overwrite) as folder:
         if folder.finished:
             return folder.document("evaluation.json", dict)
+        software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(_threads(0))})
         evaluation = _seed(recipe, folder, baselines)
         found = {recipe.seed: evaluation}
         for seed in range(recipe.seed + 1, recipe.seed + seeds):
@@ -66,8 +67,7 @@ def run_recipe(
                 "schema": 1,
                 "recipe": identity["recipe"],
                 "recipe_hash": recipe.hash,
-                "versions": versions(),
-                "threads": _threads(0),
+                "versions": software,
                 "lineage": folder.document("stages/lineage.json", dict),
                 "questions": folder.document("stages/prompts.json", dict),
                 "preferences": folder.document("stages/preferences.json", dict),

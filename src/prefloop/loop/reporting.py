@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
 from prefloop.evaluation.tables import correct, shown_prompts
 from prefloop.judging.execution import ROWS_KEPT
-from prefloop.loop.run import versions
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import QueryResult, SandboxPool
 from prefloop.store.files import file_hash, read_json
@@ -72,7 +69,7 @@ def report_run(root: Path, out: Path) -> Path:
         traps=TRAPS,
         command=_command(identity),
         recipe=_yaml(recipe),
-        versions={**versions(), "threads": str(torch.get_num_threads())},
+        versions=read_json(root / "stages" / "software.json"),
         lineage=read_json(root / "stages" / "lineage.json"),
         hashes={name: file_hash(root / name) for name in HASHED},
         audit=read_json(root / "stages" / "prompts.json"),

@@ -18,7 +18,8 @@ reads its score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -31,10 +32,8 @@ from prefloop.models.attention import Segments
 from prefloop.models.head import token_logps
 
 PACKED, ROWS = "packed", "rows"
-TOLERANCE = {torch.float32: 1e-4}
-"""Largest difference per token between the layouts at the start; for half precision `HALF_TOLERANCE`."""
-
-HALF_TOLERANCE = 0.1
+TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1
+"""Largest difference that is taken for rounding, in float32 and in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +173,8 @@ def _padded(rows: list[list[int]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
-class GroupForward(nn.Module):
-    """Wraps a causal language model; one call gives the log-probabilities of all completions of a batch.
+class GroupStates(nn.Module):
+    """The hidden states of packed groups; what is computed from them is the subclasses' one line.
 
     The only module whose forward training calls, so that what wraps it (DDP, FSDP) sees every parameter.
 
@@ -188,18 +187,13 @@ class GroupForward(nn.Module):
         super().__init__()
         self.model = model
         self._window = _window(model.config)
-        obstacle = sharing_obstacle(model.config)
-        self._plain_head = type(self._base.get_output_embeddings()) is nn.Linear
-        truth = self._probe(ROWS, plain_head=False)
-        if self._plain_head and not self._agrees(truth, ROWS, True):
-            self._plain_head = False  # the architecture changes logits after the head (soft cap, scale)
-        obstacle = obstacle or self._disagreement(truth)
+        obstacle = sharing_obstacle(model.config) or self._disagreement()
         self.layout = ROWS if obstacle else PACKED
         self.why = obstacle or "every layer keeps completions apart, checked against separate rows"
 
     @property
-    def _base(self) -> Any:
-        """The language model inside an adapter's wrapper."""
+    def base(self) -> Any:
+        """The model inside an adapter's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def pack(self, groups: Sequence[Group]) -> GroupBatch:
@@ -207,22 +201,59 @@ class GroupForward(nn.Module):
         fits = self._window is None or max(group.longest for group in groups) <= self._window
         return pack(groups, self.layout if fits else ROWS, self.model.device)
 
+    def hidden(self, batch: GroupBatch) -> Tensor:
+        """[B·S, d] last hidden states, after the final norm."""
+        states: Tensor = self.base.get_decoder()(**_inputs(batch))[0]
+        return states.flatten(0, 1)
+
+    def _disagreement(self) -> str | None:
+        """What keeps the packed layout from the hidden states of separate rows, or None; on two short groups."""
+        with _evaluating(self.model):
+            try:
+                ends = [self.hidden(batch)[batch.ends].float() for batch in self._probes(PACKED, ROWS)]
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+                return f"the model does not take packed rows ({type(error).__name__})"
+        difference = ((ends[0] - ends[1]).abs().max() / ends[1].abs().max()).item()
+        return None if difference < self.tolerance else f"packed and separate rows differ by {difference:.1e}"
+
+    @property
+    def tolerance(self) -> float:
+        """Relative difference that rounding explains."""
+        return TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE
+
+    def _probes(self, *layouts: str) -> list[GroupBatch]:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        ids = [(7 * i + 3) % vocabulary for i in range(16)]
+        groups = [Group(tuple(ids[:4]), (tuple(ids[4:9]), tuple(ids[9:11]), tuple(ids[11:12])))]
+        groups.append(Group(tuple(ids[12:14]), (tuple(ids[14:]),)))
+        return [pack(groups, layout, self.model.device) for layout in layouts]
+
+
+class GroupForward(GroupStates):
+    """Wraps a causal language model; one call gives the log-probabilities of all completions of a batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._plain_head = type(self.base.get_output_embeddings()) is nn.Linear and self._head_agrees()
+
     def forward(self, batch: GroupBatch, squares: bool = False) -> GroupLogps:
         """Log-probabilities of the completions; the LM head runs on scored positions alone.
 
         Args:
             squares: also `GroupLogps.log_squares`.
         """
-        tokens, log_squares = self._tokens(batch, self._plain_head, squares)
+        find = self._by_our_head if self._plain_head else self._by_its_logits
+        tokens, log_squares = find(batch, squares)
         sums = tokens.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, tokens)
         return GroupLogps(tokens, sums, batch.lengths, batch.owner, log_squares)
 
-    def _tokens(self, batch: GroupBatch, plain_head: bool, squares: bool) -> tuple[Tensor, Tensor | None]:
-        """[M] log-probabilities, by our head on hidden states or by the model's own logits."""
-        if plain_head:
-            head = self._base.get_output_embeddings()
-            hidden_M = self.hidden(batch).index_select(0, batch.sources)
-            return token_logps(hidden_M, head.weight, head.bias, batch.targets, squares)
+    def _by_our_head(self, batch: GroupBatch, squares: bool) -> tuple[Tensor, Tensor | None]:
+        head = self.base.get_output_embeddings()
+        hidden_M = self.hidden(batch).index_select(0, batch.sources)
+        return token_logps(hidden_M, head.weight, head.bias, batch.targets, squares)
+
+    def _by_its_logits(self, batch: GroupBatch, squares: bool) -> tuple[Tensor, Tensor | None]:
+        """By the model's own forward, where its head is adapted or its logits are changed after the head."""
         scored = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=batch.sources.device)
         scored[batch.sources] = True
         logits = self.model(**_inputs(batch), logits_to_keep=scored.view_as(batch.input_ids)).logits.float()  # [H, V]
@@ -235,38 +266,33 @@ class GroupForward(nn.Module):
         log_squares = None if log_squares_H is None else log_squares_H[row_M]
         return picked - normaliser_H.index_select(0, row_M), log_squares
 
-    def hidden(self, batch: GroupBatch) -> Tensor:
-        """[B·S, d] last hidden states, after the final norm."""
-        states: Tensor = self._base.get_decoder()(**_inputs(batch))[0]
-        return states.flatten(0, 1)
+    def _head_agrees(self) -> bool:
+        """Whether the model does nothing to its logits after the head (a soft cap, a scale)."""
+        (batch,) = self._probes(ROWS)
+        with _evaluating(self.model):
+            ours, theirs = (find(batch, False)[0] for find in (self._by_our_head, self._by_its_logits))
+        return (ours - theirs).abs().max().item() < self.tolerance
 
-    def _disagreement(self, truth: Tensor) -> str | None:
-        """What keeps the packed layout from the numbers of separate rows, or None."""
-        try:
-            packed = self._probe(PACKED, self._plain_head)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            return f"the model does not take packed rows ({type(error).__name__})"
-        difference = (packed - truth).abs().max().item()
-        limit = TOLERANCE.get(self.model.dtype, HALF_TOLERANCE)
-        return None if difference < limit else f"packed and separate rows differ by {difference:.1e}"
 
-    def _agrees(self, truth: Tensor, layout: str, plain_head: bool) -> bool:
-        difference = (self._probe(layout, plain_head) - truth).abs().max().item()
-        return difference < TOLERANCE.get(self.model.dtype, HALF_TOLERANCE)
+class GroupScores(GroupStates):
+    """Wraps a sequence classifier with one label, a reward model; one call scores all completions of a batch."""
 
-    @torch.no_grad()
-    def _probe(self, layout: str, plain_head: bool) -> Tensor:
-        """Log-probabilities of two short groups."""
-        vocabulary = self.model.config.get_text_config().vocab_size
-        ids = [(7 * i + 3) % vocabulary for i in range(16)]
-        groups = [Group(tuple(ids[:4]), (tuple(ids[4:9]), tuple(ids[9:11]), tuple(ids[11:12])))]
-        groups.append(Group(tuple(ids[12:14]), (tuple(ids[14:]),)))
-        training = self.model.training
-        self.model.eval()
-        try:
-            return self._tokens(pack(groups, layout, self.model.device), plain_head, squares=False)[0]
-        finally:
-            self.model.train(training)
+    def forward(self, batch: GroupBatch) -> Tensor:
+        """[N] score of each completion in float32, read at its last token."""
+        scores: Tensor = self.base.score(self.hidden(batch).index_select(0, batch.ends))
+        return scores.float().squeeze(-1)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without gradients and dropout; the mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def _inputs(batch: GroupBatch) -> dict[str, Any]:

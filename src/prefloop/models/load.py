@@ -59,11 +59,12 @@ def load_policy(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown: give one of {', '.join(DTYPES)}")
-    place = _device(device)
+    place = device_of(device)
     folder = model_folder(str(source))
-    model, tokenizer = _read(folder, dtype)
+    model = read_model(folder, dtype)
+    tokenizer = read_tokenizer(folder, model)
     policy = Policy(model.to(place).eval(), tokenizer, Lineage(hash_folder(folder)), str(source))
-    return _with_adapter(policy, Path(adapter)) if adapter else policy
+    return with_adapter(policy, Path(adapter)) if adapter else policy
 
 
 def base_lineage(source: str | Path) -> Lineage:
@@ -75,16 +76,16 @@ def base_lineage(source: str | Path) -> Lineage:
     return Lineage(hash_folder(model_folder(str(source))))
 
 
-def quantised(policy: Policy, dtype: str) -> Any:
+def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **options: Any) -> Any:
     """The policy's model with the weights of its linear layers, but the head, in 4-bit NormalFloat (QLoRA, 2305.14314).
 
-    Norms and the head are in float32, products run in `dtype`. The model is read again from its folder.
+    Products run in `dtype`. The model is read again from its folder.
 
     Raises:
         ModelError: bitsandbytes is not installed, or the model cannot be quantised.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     try:
         import bitsandbytes  # noqa: F401 (transformers' own message names other packages)
@@ -96,19 +97,8 @@ def quantised(policy: Policy, dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    folder = model_folder(policy.name)
-    try:
-        with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(
-                folder,
-                quantization_config=nf4,
-                device_map={"": policy.model.device},
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-    except Exception as error:  # as in `_read`
-        raise ModelError(f"cannot quantise the model {folder}: {_first_line(error)}") from error
+    placed = {"quantization_config": nf4, "device_map": {"": policy.model.device}, **options}
+    return read_model(model_folder(policy.name), "float32", kind, **placed).eval()
 
 
 def merged(policy: Policy) -> Policy:
@@ -119,36 +109,64 @@ def merged(policy: Policy) -> Policy:
     return replace(policy, model=model.merge_and_unload().eval())
 
 
-def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
+def read_model(folder: Path, dtype: str, kind: str = "AutoModelForCausalLM", new: str = "", **options: Any) -> Any:
+    """A model of transformers' class `kind` from a folder of safetensors; nothing of it is executed.
+
+    Args:
+        new: start of the names of weights that the folder need not have (a reward model's head).
+
+    Raises:
+        ModelError: the folder cannot be read, or lacks weights.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, report = getattr(transformers, kind).from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **options,
             )
-            model, report = loaded
     except Exception as error:  # transformers raises many kinds for damaged files; all mean this to a user
         raise ModelError(f"cannot load the model {folder}: {_first_line(error)}") from error
-    if report["missing_keys"]:  # transformers fills them with random numbers and only warns
-        names = sorted(report["missing_keys"])
-        raise ModelError(f"the weights in {folder} lack {len(names)} tensors, {names[0]} first: copy it again")
+    missing = sorted(name for name in report["missing_keys"] if not (new and name.startswith(new)))
+    if missing:  # transformers fills them with random numbers and only warns
+        raise ModelError(f"the weights in {folder} lack {len(missing)} tensors, {missing[0]} first: copy it again")
+    return model
+
+
+def read_tokenizer(folder: Path, model: Any) -> Any:
+    """The tokenizer beside a model.
+
+    Raises:
+        ModelError: it cannot be read, or has more tokens than the model.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as in `read_model`
+        raise ModelError(f"cannot load the tokenizer in {folder}: {_first_line(error)}") from error
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens but the model embeds only "
             f"{model.get_input_embeddings().num_embeddings}: they belong to different models"
         )
-    return model, tokenizer
+    return tokenizer
 
 
-def _with_adapter(policy: Policy, adapter: Path) -> Policy:
+def with_adapter(policy: Policy, adapter: Path) -> Policy:
+    """The policy with a LoRA adapter that was trained on it.
+
+    Raises:
+        ModelError: the folder is no adapter's, is damaged, or belongs to another base.
+    """
     from peft import PeftModel
 
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -218,7 +236,7 @@ def _fetched(hub_id: str) -> Path:
         ) from error
 
 
-def _device(wanted: str) -> torch.device:
+def device_of(wanted: str) -> torch.device:
     import torch
 
     if wanted == "auto":
