@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from prefloop.cli import doctor, embedded, evaluate, generate, judge, league, prefer, report, run, show, train
+from prefloop.cli import doctor, embedded, evaluate, export, generate, judge, league, prefer, report, run, show, train
 from prefloop.errors import PrefloopError
 
 INTERRUPTED, UNEXPECTED = 130, 70
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command(rich_help_panel="The whole way")(run.run)
 for command in (generate.generate, judge.judge, prefer.prefer, train.train, evaluate.evaluate, report.report):
     app.command(rich_help_panel="One stage")(command)
+app.command(rich_help_panel="One stage")(export.export)
 app.command(rich_help_panel="Look and check")(show.show)
 app.command(rich_help_panel="Look and check")(doctor.doctor)
 app.add_typer(embedded.app, name="embedded", rich_help_panel="What ships with the package")
