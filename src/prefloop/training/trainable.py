@@ -100,7 +100,9 @@ def save_checkpoint(model: Any, policy: Policy, out: Path) -> None:
             model.to(policy.model.dtype).save_pretrained(out)
             policy.tokenizer.save_pretrained(out)
         after = Lineage(hash_folder(out))
-    write_json(out / LINEAGE_FILE, {"base": policy.lineage.base, "policy": after.id})
+    # An adapter that learned on 4-bit weights is merged onto them: `prefloop.models.export`.
+    method = {"method": "qlora"} if isinstance(model, PeftModel) and getattr(model, "is_quantized", False) else {}
+    write_json(out / LINEAGE_FILE, {"base": policy.lineage.base, "policy": after.id, **method})
 
 
 def _save_adapter(adapted: PeftModel, policy: Policy, out: Path) -> None:
