@@ -347,5 +347,22 @@ def test_training_attention_leaves_generation_alone() -> None:
 
 def test_empty_prompts_and_completions_are_refused() -> None:
     for prompt, completions in (((), ((1,),)), ((1,), ()), ((1,), ((2,), ()))):
-        with pytest.raises(DataError, match="at least one token"):
+        with pytest.raises(DataError, match="at least one scored token"):
             Group(prompt, completions)
+
+
+def test_unscored_tokens_are_read_but_not_scored() -> None:
+    """A thinking section of two tokens: the rest scores as it does behind it, in both layouts."""
+    model = build(CONFIGS["llama"])
+    whole = Group((3, 4), ((5, 6, 7, 8), (9, 10)))
+    part = Group((3, 4), ((5, 6, 7, 8), (9, 10)), (2, 0))
+    with training_attention(model), torch.no_grad():
+        forward = GroupForward(model)
+        expected = forward(forward.pack([whole])).split()
+        for layout in (PACKED, ROWS):
+            found = forward(pack([part], layout))
+            assert found.lengths.tolist() == [2, 2]
+            assert torch.allclose(found.split()[0], expected[0][2:], atol=1e-5)
+            assert torch.allclose(found.split()[1], expected[1], atol=1e-5)
+    with pytest.raises(DataError, match="at least one scored token"):
+        Group((3,), ((5, 6),), (2,))

@@ -33,11 +33,13 @@ from prefloop.store.files import write_json
 from prefloop.training.batches import cut, optimizer_steps, sorted_batches, sorted_passes
 from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
 from prefloop.training.preference import REFERENCE_STORE, pair_logps, train_preferences
+from prefloop.training.ranks import Ranks
 from prefloop.training.schedule import learning_rate
 from prefloop.training.sft import SftConfig, train_sft
 from prefloop.training.update import TrainingResult, adamw, update
 
 WORDS = "who scored most points in the final and how many rebounds did they get"
+ONE = Ranks(torch.device("cpu"))
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
@@ -120,7 +122,7 @@ def test_update_clips_steps_and_refuses_what_cannot_be_learned() -> None:
     weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
     optimizer = adamw([weight], 0.0, (0.9, 0.999))
     weight.grad = torch.tensor([[3.0, -4.0]])
-    assert update(optimizer, {"w": weight}, 0.1, 1.0, "step 1") == pytest.approx(5.0)
+    assert update(optimizer, {"w": weight}, 0.1, 1.0) == pytest.approx(5.0)
     assert weight.tolist()[0] == pytest.approx([0.9, -1.9], abs=1e-6)
     assert weight.grad is None
     for gradient, message in (
@@ -128,8 +130,8 @@ def test_update_clips_steps_and_refuses_what_cannot_be_learned() -> None:
         (torch.full((1, 2), math.nan), "not finite"),
     ):
         weight.grad = gradient
-        with pytest.raises(ModelError, match=f"step 2: .*{message}"):
-            update(optimizer, {"w": weight}, 0.1, 1.0, "step 2")
+        with pytest.raises(ModelError, match=message):
+            update(optimizer, {"w": weight}, 0.1, 1.0)
     assert weight.tolist()[0] == pytest.approx([0.9, -1.9], abs=1e-6)
 
 
@@ -155,18 +157,18 @@ def test_a_saved_state_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     def step(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.AdamW, number: int) -> None:
         for name, parameter in parameters.items():
             parameter.grad = torch.full_like(parameter, number + len(name) / 3)
-        update(optimizer, parameters, 0.01 * number, 1.0, "step")
+        update(optimizer, parameters, 0.01 * number, 1.0)
 
     whole, whole_optimizer = _stepped()
     for number in (1, 2):
         step(whole, whole_optimizer, number)
-    save_state(tmp_path / STATE, whole, whole_optimizer, Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}]), "run")
+    save_state(tmp_path / STATE, whole, whole_optimizer, Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}], 64), "run", ONE)
     for number in (3, 4):
         step(whole, whole_optimizer, number)
 
     resumed, optimizer = _stepped()
     cursor = load_state(tmp_path / STATE, resumed, optimizer, "run")
-    assert cursor == Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}])
+    assert cursor == Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}], 64)
     for number in (3, 4):
         step(resumed, optimizer, number)
     assert all(resumed[name].equal(whole[name]) for name in whole)
@@ -174,11 +176,10 @@ def test_a_saved_state_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
 
 def test_states_of_other_runs_and_damaged_states_are_refused(tmp_path: Path) -> None:
     parameters, optimizer = _stepped()
-    assert load_state(tmp_path / STATE, parameters, optimizer, "run") == Cursor(0, [])
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
-    update(optimizer, parameters, 0.1, 1.0, "step")
-    save_state(tmp_path / STATE, parameters, optimizer, Cursor(1), "run")
+    update(optimizer, parameters, 0.1, 1.0)
+    save_state(tmp_path / STATE, parameters, optimizer, Cursor(1), "run", ONE)
     with pytest.raises(StoreError, match="belongs to another training run"):
         load_state(tmp_path / STATE, parameters, optimizer, "another")
     (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:-9])
@@ -576,10 +577,31 @@ def test_weights_that_are_no_numbers_are_reported(world: World, tmp_path: Path) 
         world.train(tmp_path, settings_of())
 
 
-def test_a_policy_with_an_adapter_is_refused(world: World, tmp_path: Path) -> None:
-    adapted = replace(world.policy, lineage=replace(world.policy.lineage, adapters=("a",)))
-    with pytest.raises(ModelError, match="carries an adapter: merge it first"):
-        replace(world, policy=adapted).train(tmp_path, settings_of())
+def test_an_adapter_is_trained_on(world: World, folder: Path, tmp_path: Path) -> None:
+    """Round 2 from round 1's adapter: it starts where that ended, with the base or itself as the reference."""
+    world.train(tmp_path / "one", settings_of())
+    tuned = load_policy(folder, adapter=tmp_path / "one" / "checkpoint", device="cpu")
+    before = {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
+    second = replace(world, policy=tuned)
+    margins = []
+    for reference in ("initial", "previous"):
+        result = second.train(tmp_path / reference, settings_of(reference=reference, nll_weight=0.0))
+        margins.append(result.history[0]["rewards/margins"])
+    shift = [
+        0.1 * (row_logp(world, tuned.model, i)[0] - row_logp(world, world.policy.model, i)[0])
+        for i in (world.preferences[0].chosen, world.preferences[0].rejected)
+    ]
+    assert shift[0] > shift[1]
+    assert margins[0] > 0.01
+    assert margins[1] == pytest.approx(0.0, abs=1e-5)
+    now = tuned.model.state_dict()
+    assert all(now[name].equal(tensor) for name, tensor in before.items())
+    third = load_policy(folder, adapter=tmp_path / "previous" / "checkpoint", device="cpu")
+    assert third.lineage.base == world.policy.lineage.base
+    with pytest.raises(ModelError, match="r=4, not 8"):
+        second.train(tmp_path / "rank", settings_of(lora_rank=8))
+    with pytest.raises(ModelError, match="carries an adapter: export it first"):
+        second.train(tmp_path / "full", settings_of(method="full"))
 
 
 def test_bfloat16_autocast_stays_close_to_float32(world: World, tmp_path: Path) -> None:
@@ -601,13 +623,14 @@ def test_every_step_is_in_the_log_and_in_training_json(world: World, tmp_path: P
     rows: list[dict[str, Any]] = []
     result = world.train(tmp_path, settings_of(), log=rows.append)
     assert all(row.pop("tokens_per_second") > 0 for row in rows)
+    assert all(row.pop("memory_gb") > 0 for row in rows)
     assert rows == result.history
     written = json.loads((tmp_path / "checkpoint" / "training.json").read_text())
     assert written["history"] == rows
     assert written["pairs"] == 16
     wanted = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
     wanted |= {"logps/chosen", "logps/rejected", "grad_norm", "learning_rate", "padding", "step"}
-    wanted |= {"shift/chosen", "shift/rejected", "length/chosen", "length/rejected"}
+    wanted |= {"shift/chosen", "shift/rejected", "length/chosen", "length/rejected", "kl"}
     assert set(rows[0]) == wanted
 
 
@@ -729,7 +752,9 @@ def test_sft_stopped_anywhere_ends_with_the_same_weights(folder: Path, tmp_path:
 
 def test_sft_drops_and_counts_what_exceeds_the_context(world: World, tmp_path: Path) -> None:
     examples = [*examples_of(world), ([5] * 60, [6] * 60)]
-    assert train_sft(world.policy.model, examples, SFT, tmp_path, seed=1).dropped == {"longer than the context": 1}
+    assert train_sft(world.policy.model, examples, SFT, tmp_path, seed=1).dropped == {
+        "longer than the model's context": 1
+    }
     with pytest.raises(DataError, match="none of 1 examples fits the model's context of 96 tokens"):
         train_sft(world.policy.model, examples[-1:], SFT, tmp_path / "none", seed=1)
 

@@ -6,18 +6,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 Advance = Callable[[int], None]
 """Call with the number of units just finished."""
 
 _PLAIN_EVERY_S = 15.0
 _quiet = False
+_console: Any = None
+"""Where a bar is being drawn, or None."""
 
 
 def set_quiet(quiet: bool) -> None:
     """Silence all progress output (used by ``--json`` and the tests)."""
     global _quiet
     _quiet = quiet
+
+
+def note(message: str) -> None:
+    """Say something beside the progress on standard error, above a bar that is drawn."""
+    if _quiet:
+        return
+    if _console is not None:
+        _console.print(message, markup=False, highlight=False, soft_wrap=True)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -52,8 +65,10 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    global _console
     started, count = time.monotonic(), 0
     with Progress(*columns, console=Console(stderr=True)) as bar:
+        _console = bar.console
         task = bar.add_task(label, total=total, completed=done, rate="")
 
         def advance(n: int) -> None:
@@ -62,7 +77,10 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             rate = count / max(time.monotonic() - started, 1e-9)
             bar.update(task, advance=n, rate=f"{rate:,.1f} {unit}/s")
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            _console = None
 
 
 def _plain(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from prefloop.config.objectives import LOSS_OPTIONS, OBJECTIVES
 from prefloop.config.section import Section
-from prefloop.config.training import LORA_OPTIONS, TrainingConfig
+from prefloop.config.training import HELD_OUT_OPTIONS, LORA_OPTIONS, TrainingConfig
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
@@ -214,6 +214,7 @@ IDLE = {
         for objective, options in OBJECTIVES.items()
     },
     ("training.method", "full"): LORA_OPTIONS,
+    ("training.held_out", 0.0): HELD_OUT_OPTIONS,
     ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
 }
 """A switch and its value, and the options of the same section that then have no effect."""

@@ -12,6 +12,9 @@ from prefloop.config.section import Section
 LORA_OPTIONS = ("lora_alpha", "lora_rank", "lora_variant")
 """Options without effect where all weights are trained."""
 
+HELD_OUT_OPTIONS = ("evaluate_every", "patience")
+"""Options without effect where nothing is held out."""
+
 
 class Tuning(Section):
     """Which weights are trained, and the optimizer: the same for every kind of training."""
@@ -34,7 +37,18 @@ class Tuning(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     tokens_per_batch: int = Field(8192, ge=64, description="token budget of one forward pass")
     checkpoint_every: int = Field(20, ge=1, description="steps between resumable checkpoints")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the forward pass")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="autocast type of the forward pass; float16 scales the loss"
+    )
+    checkpointing: bool = Field(False, description="compute activations again in the backward pass: slower, smaller")
+    held_out: float = Field(
+        0.0, ge=0, le=0.5, description="share kept from training; its loss chooses the weights kept"
+    )
+    evaluate_every: int = Field(20, ge=1, description="steps between looks at what is held out")
+    patience: int = Field(0, ge=0, description="stop after this many looks without a better one; 0: never")
+    thinking: Literal["scored", "context"] = Field(
+        "scored", description="thinking sections of answers: learned from, or read but not scored"
+    )
 
 
 class TrainingConfig(Tuning):
@@ -47,7 +61,11 @@ class TrainingConfig(Tuning):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels assumed (dpo: cDPO; robust)")
     label_scale: float | None = Field(None, gt=0, description="dpo: soft labels, sigmoid(scale * judged margin)")
     nll_weight: float = Field(0.0, ge=0, description="weight of the chosen answer's NLL per token (iterative RPO, CPO)")
-    reference: Literal["initial", "free"] = Field("initial", description="the policy to stay close to, or none")
+    reference: Literal["initial", "previous", "free"] = Field(
+        "initial",
+        description="what to stay close to: the model without the adapter it carries, the model as training starts, "
+        "or nothing",
+    )
     ipo_average: bool = Field(True, description="ipo: margin per token, not per answer")
     gamma_beta_ratio: float = Field(0.5, ge=0, description="simpo: margin asked for, in nats per token")
     penalty: float = Field(50.0, ge=0, description="dpop: weight of the fall of the chosen answer's likelihood")

@@ -42,10 +42,18 @@ class Group:
 
     prompt_ids: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
+    unscored: tuple[int, ...] = ()
+    """How many of the first tokens of each completion are read but not scored; empty: none."""
 
     def __post_init__(self) -> None:
-        if not self.prompt_ids or not self.completions or not all(self.completions):
-            raise DataError("a group needs a prompt and completions of at least one token each")
+        if not self.prompt_ids or not self.completions or min(self.scored) < 1:
+            raise DataError("a group needs a prompt and completions of at least one scored token each")
+
+    @property
+    def scored(self) -> list[int]:
+        """Scored tokens of each completion."""
+        unscored = self.unscored or (0,) * len(self.completions)
+        return [len(ids) - left for ids, left in zip(self.completions, unscored, strict=True)]
 
     @property
     def tokens(self) -> int:
@@ -75,7 +83,7 @@ class GroupBatch:
     owner: Tensor
     """[M] long: its completion, 0..N-1."""
     lengths: Tensor
-    """[N] long: tokens per completion."""
+    """[N] long: scored tokens per completion."""
     ends: Tensor
     """[N] long: place among the B·S of each completion's last token."""
     padding: int
@@ -96,7 +104,7 @@ class GroupLogps:
     sums: Tensor
     """[N] log π(completion | prompt)."""
     lengths: Tensor
-    """[N] tokens per completion."""
+    """[N] scored tokens per completion."""
     owner: Tensor
     """[M] completion of each token."""
     log_squares: Tensor | None = None
@@ -114,7 +122,11 @@ def pack(groups: Sequence[Group], layout: str = PACKED, device: torch.device | N
     """
     device = device or torch.device("cpu")
     if layout == ROWS:
-        groups = [Group(group.prompt_ids, (completion,)) for group in groups for completion in group.completions]
+        groups = [
+            Group(group.prompt_ids, (ids,), (len(ids) - scored,))
+            for group in groups
+            for ids, scored in zip(group.completions, group.scored, strict=True)
+        ]
     rows = [_Row.of(group) for group in groups]
     width = max(len(row.tokens) for row in rows)
     starts = [width * i for i in range(len(rows))]
@@ -122,16 +134,15 @@ def pack(groups: Sequence[Group], layout: str = PACKED, device: torch.device | N
         starts = [0]
         for row in rows[:-1]:
             starts.append(starts[-1] + len(row.tokens))
-    completions = [completion for group in groups for completion in group.completions]
-    lengths = torch.tensor([len(completion) for completion in completions])
+    lengths = torch.tensor([scored for group in groups for scored in group.scored])
     tokens = [row.tokens for row in rows]
     batch = GroupBatch(
         input_ids=_flat(tokens) if layout == PACKED else _padded(tokens),
         position_ids=_flat([row.positions for row in rows]) if layout == PACKED else None,
         segments=None,
         sources=torch.tensor([start + p for start, row in zip(starts, rows, strict=True) for p in row.predictors]),
-        targets=torch.tensor([token for completion in completions for token in completion]),
-        owner=torch.repeat_interleave(torch.arange(len(completions)), lengths),
+        targets=torch.tensor([token for row in rows for token in row.targets]),
+        owner=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
         lengths=lengths,
         ends=torch.tensor([start + p for start, row in zip(starts, rows, strict=True) for p in row.ends]),
         padding=0 if layout == PACKED else width * len(rows) - sum(map(len, tokens)),
@@ -144,21 +155,23 @@ def pack(groups: Sequence[Group], layout: str = PACKED, device: torch.device | N
 
 @dataclass(slots=True)
 class _Row:
-    """A group laid out: one entry per token, except `predictors`, one per scored token, and `ends`, one per
-    completion."""
+    """A group laid out: an entry per token; per scored token of `predictors` and `targets`; per completion of
+    `ends`."""
 
     tokens: list[int]
     positions: list[int]
     predictors: list[int]
+    targets: list[int]
     ends: list[int]
 
     @classmethod
     def of(cls, group: Group) -> _Row:
         prompt = len(group.prompt_ids)
-        row = cls(list(group.prompt_ids), list(range(prompt)), [], [])
-        for completion in group.completions:
+        row = cls(list(group.prompt_ids), list(range(prompt)), [], [], [])
+        for completion, scored in zip(group.completions, group.scored, strict=True):
             start, length = len(row.tokens), len(completion)
-            row.predictors += [prompt - 1, *range(start, start + length - 1)]
+            row.predictors += [prompt - 1, *range(start, start + length - 1)][-scored:]
+            row.targets += completion[-scored:]
             row.tokens += completion
             row.positions += range(prompt, prompt + length)
             row.ends.append(start + length - 1)
@@ -190,6 +203,7 @@ class GroupStates(nn.Module):
         obstacle = sharing_obstacle(model.config) or self._disagreement()
         self.layout = ROWS if obstacle else PACKED
         self.why = obstacle or "every layer keeps completions apart, checked against separate rows"
+        self._no_split_modules = getattr(self.base, "_no_split_modules", None)  # what FSDP wraps
 
     @property
     def base(self) -> Any:
@@ -285,14 +299,15 @@ class GroupScores(GroupStates):
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Without gradients and dropout; the mode is restored."""
-    training = model.training
+    """Without gradients and dropout; the mode of every module is restored."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def _inputs(batch: GroupBatch) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **
     from transformers import BitsAndBytesConfig
 
     try:
-        import bitsandbytes  # noqa: F401 (transformers' own message names other packages)
+        import bitsandbytes
     except ImportError as error:
         raise ModelError("QLoRA needs bitsandbytes: pip install 'prefloop[qlora]'") from error
     nf4 = BitsAndBytesConfig(
@@ -98,7 +98,13 @@ def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
     placed = {"quantization_config": nf4, "device_map": {"": policy.model.device}, **options}
-    return read_model(model_folder(policy.name), "float32", kind, **placed).eval()
+    model = read_model(model_folder(policy.name), "float32", kind, **placed).eval()
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            # On processors with bfloat16 units it repacks its weights in the first pass without gradient, and
+            # from then on takes a product that autograd does not see: later gradients would be wrong.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def merged(policy: Policy) -> Policy:

@@ -40,6 +40,8 @@ def new_reward_model(policy: Policy, method: str, dtype: str, seed: int) -> Poli
     """
     import torch
 
+    if policy.lineage.adapters:
+        raise ModelError(f"{policy.name} carries an adapter: export it first (prefloop export)")
     folder = model_folder(policy.name)
     if method == "qlora":
         model = quantised(policy, dtype, KIND, new=f"{HEAD}.", num_labels=1)

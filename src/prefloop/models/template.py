@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ from prefloop.records import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+THINKING_END = "</think>"
+"""Ends the thinking section of an answer, in the templates of Qwen, DeepSeek and others."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -50,20 +55,25 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return {int(i) for i in ids if i is not None}
 
 
-def check_prefix(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer: str) -> None:
-    """Check that prompt and answer encoded apart are what the template renders for both together.
+def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str) -> tuple[list[int], int]:
+    """Token ids of an answer from elsewhere as the chat template renders it after these messages, and how many of
+    its first tokens the template put there itself (empty thinking tags): those are no answer to learn.
 
-    They differ when a token spans the border, when the tokenizer puts a space before every text, when the
-    template adds to the answer (empty thinking tags) or ends it with another token than `eos_token`. A model
-    trained on ids that its template never renders learns to answer another format.
+    Encoded apart, an answer may differ: where a token spans the border, where the tokenizer puts a space before
+    every text, or where the template ends answers with another token than `eos_token`. A model trained on ids that
+    its template never renders learns to answer in another format.
 
     Raises:
-        ModelError: they differ; shows the tokens of both from where they part.
+        ModelError: prompt and answer do not join; shows the tokens of both from where they part.
     """
-    apart = encode_prompt(tokenizer, messages) + encode_completion(tokenizer, answer)
-    together = _rendered(tokenizer, [*messages, {"role": "assistant", "content": answer}], answered=True)
-    if together[: len(apart)] == apart:
-        return
+    prompt, answer = encode_prompt(tokenizer, messages), encode_completion(tokenizer, text)
+    together = _rendered(tokenizer, [*messages, {"role": "assistant", "content": text}], answered=True)
+    if together[: len(prompt)] == prompt:
+        rest = together[len(prompt) :]
+        for added in range(len(rest) - len(answer) + 1):
+            if rest[added : added + len(answer)] == answer:
+                return rest[: added + len(answer)], added
+    apart = prompt + answer
     parting = next(
         (i for i, pair in enumerate(zip(apart, together, strict=False)) if pair[0] != pair[1]), len(together)
     )
@@ -72,6 +82,15 @@ def check_prefix(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
         f"prompt and answer do not join as the chat template of {_name(tokenizer)} renders them: "
         f"{shown[0]!r} in the template, {shown[1]!r} when encoded apart"
     )
+
+
+def thinking_length(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
+    """Tokens of an answer up to the end of its thinking section; 0 without one."""
+
+    def ended(count: int) -> bool:
+        return THINKING_END in tokenizer.decode(list(ids[:count]))
+
+    return bisect_left(range(len(ids) + 1), True, key=ended) if ended(len(ids)) else 0
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answered: bool) -> list[int]:

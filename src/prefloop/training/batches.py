@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prefloop.errors import DataError
+
 WINDOW = 64
 """Batches that are sorted by length together: enough to pad little, few enough to keep an epoch shuffled."""
 
@@ -86,3 +88,18 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
         passes[-1].append(i)
         room -= lengths[i]
     return passes
+
+
+def split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and indices held out, both ascending; at least one each if anything is held out.
+
+    Raises:
+        DataError: fewer than two, but some are to be held out.
+    """
+    if not held_out:
+        return list(range(count)), []
+    if count < 2:
+        raise DataError(f"nothing can be held out of {count} prompt: set training.held_out=0")
+    kept = max(1, min(count - 1, round(held_out * count)))
+    chosen = set(np.random.default_rng([seed, count]).permutation(count)[:kept].tolist())
+    return [i for i in range(count) if i not in chosen], sorted(chosen)

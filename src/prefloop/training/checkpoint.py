@@ -9,28 +9,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefloop.errors import StoreError
 from prefloop.records import canonical_json
 from prefloop.store.files import atomic_path
+from prefloop.training.ranks import Ranks, whole
 
 STATE = "state.safetensors"
+BEST = "best.safetensors"
+"""Trainable weights of the step with the lowest held-out loss."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
 class Cursor:
-    """How far a run is: finished steps, and the figures of each."""
+    """How far a run is: finished steps, the figures of each, and the tokens that one forward pass may hold."""
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    budget: int = 0
 
 
 def save_state(
@@ -39,8 +45,10 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     cursor: Cursor,
     identity: str,
+    ranks: Ranks,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write the state after ``cursor.step`` steps.
+    """Write the state after ``cursor.step`` steps; all processes call, the main one writes.
 
     Args:
         parameters: the trainable weights by name.
@@ -51,11 +59,25 @@ def save_state(
     """
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        tensors |= {f"{moment}/{name}": optimizer.state[parameter][moment] for moment in MOMENTS}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    position = {"identity": identity, "step": cursor.step, "history": cursor.history}
-    with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, metadata={"cursor": canonical_json(position)})
+        # Without moments a parameter has had no update yet: loss scaling skipped every step so far.
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"{moment}/{name}": moments.get(moment, torch.zeros_like(parameter)) for moment in MOMENTS}
+    updates = max((float(found["step"]) for found in optimizer.state.values()), default=0.0)
+    position = {**asdict(cursor), "identity": identity, "updates": updates}
+    _write(path, tensors, ranks, {**position, "scaler": scaler.state_dict() if scaler else None})
+
+
+def save_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter], ranks: Ranks) -> None:
+    """Write the trainable weights alone."""
+    _write(path, {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}, ranks, {})
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks, position: dict[str, Any]) -> None:
+    contiguous = {name: whole(tensor).contiguous() for name, tensor in tensors.items()}
+    if ranks.main:
+        with atomic_path(path) as temporary:
+            save_file(contiguous, temporary, metadata={"cursor": canonical_json(position)})
+    ranks.wait()
 
 
 def load_state(
@@ -63,14 +85,13 @@ def load_state(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     identity: str,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Cursor:
-    """Put a saved state back into `parameters` and `optimizer`; without a file a run starts at step 0.
+    """Put a saved state back into `parameters` and `optimizer`.
 
     Raises:
         StoreError: the file is damaged or belongs to another run.
     """
-    if not path.exists():
-        return Cursor()
     try:
         with safe_open(path, "pt") as stored:
             position: dict[str, Any] = json.loads((stored.metadata() or {})["cursor"])
@@ -80,17 +101,41 @@ def load_state(
                     "run without --resume to start afresh, or choose another folder"
                 )
             for name, parameter in parameters.items():
-                _restore(stored, name, parameter, optimizer, position["step"])
+                _restore(stored, name, parameter, optimizer, position["updates"])
+            if scaler is not None:
+                scaler.load_state_dict(position["scaler"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise StoreError(f"{path} is damaged ({error}): delete it to train from the start") from error
-    return Cursor(position["step"], position["history"])
+    return Cursor(position["step"], position["history"], position["budget"])
+
+
+def load_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Put weights that `save_weights` wrote back.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as stored, torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(_placed(stored.get_tensor(f"weight/{name}"), parameter))
+    except SafetensorError as error:
+        raise StoreError(f"{path} is damaged ({error}): delete the folder to train from the start") from error
 
 
 def _restore(
-    stored: Any, name: str, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, step: int
+    stored: Any, name: str, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, updates: float
 ) -> None:
     with torch.no_grad():
-        parameter.copy_(stored.get_tensor(f"weight/{name}"))
-    moments = {moment: stored.get_tensor(f"{moment}/{name}").to(parameter.device) for moment in MOMENTS}
+        parameter.copy_(_placed(stored.get_tensor(f"weight/{name}"), parameter))
+    moments = {moment: _placed(stored.get_tensor(f"{moment}/{name}"), parameter) for moment in MOMENTS}
     # Fused AdamW counts steps in a float tensor beside the parameter.
-    optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **moments}
+    optimizer.state[parameter] = {"step": torch.tensor(updates, device=parameter.device), **moments}
+
+
+def _placed(tensor: Tensor, parameter: torch.nn.Parameter) -> Tensor:
+    """The tensor where the parameter is; as its shard where that is one (FSDP2)."""
+    moved = tensor.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return moved
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements)

@@ -55,6 +55,10 @@ def example_losses(
         "length/chosen": plain.chosen_lengths_B.float(),
         "length/rejected": plain.rejected_lengths_B.float(),
     }
+    if reference:
+        shift_T = (logps.tokens - reference_T).detach()
+        k3_N = group_sums(shift_T.expm1() - shift_T, logps.owner, len(logps.sums)) / logps.lengths
+        metrics["kl"] = (k3_N[pairs.chosen_B] + k3_N[pairs.rejected_B]) / 2
     if config.objective == "kto":
         return *_kto(logps.sums - reference_N, pairs, config, kl), metrics
     if config.objective == "plackett-luce":

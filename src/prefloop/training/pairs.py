@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate, combinations, groupby
 
 import torch
 from torch import Tensor
 
-from prefloop.errors import DataError
+from prefloop.errors import DataError, ModelError
 from prefloop.models.group import Group
 from prefloop.models.load import Policy
-from prefloop.models.template import encode_completion, encode_prompt
+from prefloop.models.template import encode_answer, encode_prompt, end_token_ids, thinking_length
 from prefloop.records import Completion, Preference, Prompt
 
-Ids = tuple[int, ...]
+Answer = tuple[tuple[int, ...], int]
+"""Token ids of an answer, and how many of its first are not scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class PromptPairs:
     """How much better it was judged."""
     tiers: tuple[int, ...]
     """Tier of each completion in the prompt's longest ranking, 0 the best."""
+    recorded: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Of each completion: the lineage id of the policy that wrote it, and its log-probabilities then (or none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,12 @@ def prompt_pairs(
     prompts: Mapping[str, Prompt],
     objective: str,
     rankings: str = "ends",
+    thinking: str = "scored",
 ) -> tuple[list[PromptPairs], dict[str, int]]:
     """Pairs by prompt, in the order of prompt and preference ids (whatever order was given), and the drops.
 
     Args:
+        thinking: whether thinking sections of answers are ``scored``, or ``context`` to what follows them.
         rankings: of a preference with more than two answers take the ``ends`` (best against last), or
             ``all-pairs`` of different tiers, which share its weight. The objective ``plackett-luce`` takes the
             whole ranking.
@@ -103,24 +109,26 @@ def prompt_pairs(
     split = rankings == "all-pairs" or objective == "plackett-luce"
     pairwise = [p for preference in preferences for p in (_expanded(preference) if split else [preference])]
     ordered = sorted(pairwise, key=lambda preference: (preference.prompt_id, preference.id, preference.ranking))
+    encode = _Encoder(policy, prompts, completions, thinking)
     for prompt_id, group in groupby(ordered, key=lambda preference: preference.prompt_id):
-        try:
-            ids = tuple(encode_prompt(policy.tokenizer, prompts[prompt_id].messages))
-            sides = [(p, *_sides(policy, p, completions)) for p in group]
-        except KeyError as error:
-            raise DataError(f"a preference of prompt {prompt_id} names {error}, which was not given") from error
         kept = []
-        for preference, chosen, rejected in sides:
-            reason = _obstacle(policy, preference, len(ids), chosen, rejected, completions, objective)
+        for preference in group:
+            try:
+                sides = encode.pair(preference)
+            except _UnreadableError as error:
+                drops[str(error)] += 1
+                continue
+            reason = encode.obstacle(preference, *sides, objective)
             if reason:
                 drops[reason] += 1
             else:
-                kept.append((preference, chosen, rejected))
+                kept.append((preference, *sides))
         if kept:
-            found.append(_prompt_pairs(prompt_id, ids, kept, objective))
+            found.append(_prompt_pairs(prompt_id, encode, kept, objective))
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items())) or "none given"
-        raise DataError(f"no pair to train on ({reasons}): ask for more prompts or samples, or other pairs")
+        first = f"; {encode.first_error}" if encode.first_error else ""
+        raise DataError(f"no pair to train on ({reasons}): ask for more prompts or samples, or other pairs{first}")
     return found, dict(sorted(drops.items()))
 
 
@@ -131,43 +139,89 @@ def pair_groups(
     prompts: Mapping[str, Prompt],
 ) -> list[Group]:
     """One group (chosen, rejected) per preference, in the order given, nothing dropped."""
+    encode = _Encoder(policy, prompts, completions, "scored")
     return [
-        Group(
-            tuple(encode_prompt(policy.tokenizer, prompts[preference.prompt_id].messages)),
-            _sides(policy, preference, completions),
-        )
-        for preference in preferences
+        Group(encode.prompt(p.prompt_id), *zip(*encode.pair(p), strict=True))  # type: ignore[arg-type]
+        for p in preferences
     ]
 
 
-def _sides(policy: Policy, preference: Preference, completions: Mapping[str, Completion]) -> tuple[Ids, Ids]:
-    """The ids that were generated; for imported text the encoded text with its end token."""
-    sides = [completions[preference.chosen], completions[preference.rejected]]
-    chosen, rejected = (c.token_ids or tuple(encode_completion(policy.tokenizer, c.text)) for c in sides)
-    return chosen, rejected
+class _UnreadableError(ValueError):
+    """Why an answer cannot be put into tokens."""
 
 
-def _obstacle(
-    policy: Policy,
-    preference: Preference,
-    prompt_length: int,
-    chosen: Ids,
-    rejected: Ids,
-    completions: Mapping[str, Completion],
-    objective: str,
-) -> str | None:
-    """Why a pair cannot be trained on, or None."""
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    if preference.weight <= 0:
-        return "weight of zero"
-    if objective != "sft" and (len(preference.ranking) < 2 or chosen == rejected):
-        return "chosen and rejected the same"
-    if completions[preference.chosen].finish_reason == "length":
-        return "unfinished chosen answer"
-    longest = len(chosen) if objective == "sft" else max(len(chosen), len(rejected))
-    if context and prompt_length + longest > context:
-        return "longer than the model's context"
-    return None
+@dataclass
+class _Encoder:
+    """Prompts and answers as token ids; answers that a policy generated keep theirs."""
+
+    policy: Policy
+    prompts: Mapping[str, Prompt]
+    completions: Mapping[str, Completion]
+    thinking: str
+    first_error: str = ""
+    """What is wrong with the first answer that does not fit the chat template."""
+    recorded: dict[tuple[str, Answer], tuple[str, tuple[float, ...]]] = field(default_factory=dict)
+    """Log-probabilities of generated answers, with who wrote them."""
+    _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def prompt(self, prompt_id: str) -> tuple[int, ...]:
+        if prompt_id not in self._known:
+            try:
+                messages = self.prompts[prompt_id].messages
+            except KeyError as error:
+                raise DataError(f"a preference names the prompt {error}, which was not given") from error
+            self._known[prompt_id] = tuple(encode_prompt(self.policy.tokenizer, messages))
+        return self._known[prompt_id]
+
+    def pair(self, preference: Preference) -> tuple[Answer, Answer]:
+        """The chosen and the rejected answer."""
+        try:
+            answers = [self.completions[preference.chosen], self.completions[preference.rejected]]
+        except KeyError as error:
+            raise DataError(
+                f"a preference of prompt {preference.prompt_id} names {error}, which was not given"
+            ) from error
+        chosen, rejected = (self._answer(answer) for answer in answers)
+        return chosen, rejected
+
+    def _answer(self, completion: Completion) -> Answer:
+        tokenizer = self.policy.tokenizer
+        ids, added = list(completion.token_ids), 0
+        if not ids:
+            try:
+                ids, added = encode_answer(tokenizer, self.prompts[completion.prompt_id].messages, completion.text)
+            except ModelError as error:
+                self.first_error = self.first_error or str(error)
+                raise _UnreadableError("answer not as the chat template renders it") from error
+        if self.thinking == "context":
+            added = max(added, thinking_length(tokenizer, ids))
+        answer = tuple(ids), added
+        if len(completion.logprobs) == len(ids):
+            self.recorded[completion.prompt_id, answer] = completion.policy, completion.logprobs
+        return answer
+
+    def obstacle(self, preference: Preference, chosen: Answer, rejected: Answer, objective: str) -> str | None:
+        """Why a pair cannot be trained on, or None."""
+        context = getattr(self.policy.model.config.get_text_config(), "max_position_embeddings", None)
+        if preference.weight <= 0:
+            return "weight of zero"
+        answers = [chosen] if objective == "sft" else [chosen, rejected]
+        if objective != "sft" and (len(preference.ranking) < 2 or chosen[0] == rejected[0]):
+            return "chosen and rejected the same"
+        best = self.completions[preference.chosen]
+        if best.finish_reason == "length":
+            return "unfinished chosen answer"
+        if best.finish_reason == "stop" and chosen[0][-1] not in self._ends:
+            return "chosen answer without an end token"
+        if any(len(ids) <= unscored for ids, unscored in answers):
+            return "nothing but thinking"
+        if context and len(self.prompt(preference.prompt_id)) + max(len(ids) for ids, _ in answers) > context:
+            return "longer than the model's context"
+        return None
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        return end_token_ids(self.policy.model, self.policy.tokenizer)
 
 
 def _expanded(preference: Preference) -> list[Preference]:
@@ -187,20 +241,25 @@ def _expanded(preference: Preference) -> list[Preference]:
 
 
 def _prompt_pairs(
-    prompt_id: str, prompt_ids: Ids, kept: Sequence[tuple[Preference, Ids, Ids]], objective: str
+    prompt_id: str,
+    encode: _Encoder,
+    kept: Sequence[tuple[Preference, Answer, Answer]],
+    objective: str,
 ) -> PromptPairs:
-    place: dict[Ids, int] = {}
-    chosen = tuple(place.setdefault(ids, len(place)) for _, ids, _ in kept)
-    rejected = () if objective == "sft" else tuple(place.setdefault(ids, len(place)) for _, _, ids in kept)
+    place: dict[Answer, int] = {}
+    chosen = tuple(place.setdefault(answer, len(place)) for _, answer, _ in kept)
+    rejected = () if objective == "sft" else tuple(place.setdefault(answer, len(place)) for _, _, answer in kept)
+    answers, unscored = zip(*place, strict=True)
     return PromptPairs(
         prompt_id,
-        Group(prompt_ids, tuple(place)),
+        Group(encode.prompt(prompt_id), answers, unscored if any(unscored) else ()),
         chosen,
         rejected,
         tuple(preference.weight for preference, _, _ in kept),
         tuple(preference.soft_label for preference, _, _ in kept),
         tuple(preference.margin for preference, _, _ in kept),
         _tiers(len(place), chosen, rejected),
+        tuple(encode.recorded.get((prompt_id, answer), ("", ())) for answer in place),
     )
 
 

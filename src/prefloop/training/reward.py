@@ -6,7 +6,6 @@ command -> `train_reward_model` -> `maths.rankings.bradley_terry`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from prefloop.models.load import Policy
 from prefloop.models.reward import HEAD, load_reward_model, new_reward_model
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import write_json
-from prefloop.training.batches import cut, optimizer_steps
-from prefloop.training.loop import StepOutcome, run_steps
+from prefloop.training.batches import optimizer_steps, split
+from prefloop.training.example import Show, annotated
+from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
 from prefloop.training.pairs import PairIndex, PromptPairs, prompt_pairs
-from prefloop.training.trainable import lora_layers, save_checkpoint
-from prefloop.training.update import Figures, Log, TrainingResult
+from prefloop.training.trainable import autocast, save_checkpoint, tuned
+from prefloop.training.update import Log, TrainingResult
 
-BETAS = (0.9, 0.999)
 RELOADED = 1e-3
 """Largest difference of a score before and after saving."""
 
@@ -47,6 +46,7 @@ def train_reward_model(
     seed: int,
     resume: bool = True,
     log: Log = lambda row: None,
+    show: Show = lambda text: None,
 ) -> TrainingResult:
     """Train a scorer of answers on the policy's layers and write it with its head; read it back and score again.
 
@@ -56,68 +56,59 @@ def train_reward_model(
         policy: whose layers and tokenizer are taken; its model is not touched.
         out: an adapter folder that holds the head, or with full training a model folder; `load_reward_model` reads
             both.
+        show: called with what is worth reading before the first step.
 
     Raises:
         ModelError: what was saved scores otherwise, or as in `prefloop.training.preference.train_preferences`.
     """
-    ranked = config.objective == "plackett-luce"
-    kind = "plackett-luce" if ranked else "dpo"
+    kind = "plackett-luce" if config.objective == "plackett-luce" else "dpo"
     units, dropped = prompt_pairs(policy, preferences, completions, prompts, kind, config.rankings)
-    ones = [1] * len(units)
-    plan = [step for epoch in range(config.epochs) for step in optimizer_steps(ones, config.batch_prompts, seed, epoch)]
+    training, held_out = split(len(units), config.held_out, seed)
+    ones = [1] * len(training)
     data = content_id([asdict(unit) for unit in units])
     identity = content_id("reward", config.model_dump(mode="json"), seed, policy.lineage.id, data)
     start = new_reward_model(policy, config.method, config.dtype, seed)
-    with training_attention(start.model), _trained(start.model, config, seed) as model:
+    with tuned(start.model, config, seed, "SEQ_CLS", [HEAD]) as model:
         scores = GroupScores(model)
-        history = run_steps(
-            lambda step: _backward(scores, [units[i] for i in plan[step]], config),
-            [sum(units[i].group.tokens for i in step) for step in plan],
-            {name: p for name, p in model.named_parameters() if p.requires_grad},
-            config,
-            betas=BETAS,
-            work=work,
-            identity=identity,
-            resume=resume,
-            log=log,
-            label="reward",
+        engine = Engine.of(scores, config)
+        show(f"{len(training):,} prompts; {scores.layout} layout: {scores.why}")
+        show(annotated(policy.tokenizer, units[training[0]].group, ["chosen", "rejected"]))
+        job = Job(
+            "reward",
+            [
+                [training[i] for i in step]
+                for epoch in range(config.epochs)
+                for step in optimizer_steps(ones, config.batch_prompts, seed, epoch)
+            ],
+            [unit.group.tokens for unit in units],
+            [sum(unit.weights) for unit in units],
+            lambda module, members, given: _pass(module, scores, [units[i] for i in members], config),
+            lambda i: asdict(units[i]),
+            held_out=held_out,
         )
+        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
         probe = [unit.group for unit in units[:4]]
         with torch.no_grad():
-            expected = scores(scores.pack(probe))
-        save_checkpoint(model, start, out)
+            expected = engine.module(scores.pack(probe))
+        save_checkpoint(model, start, out, engine.ranks)
     if config.method != "qlora":  # read back on the full-precision base, a quantised model scores otherwise
         _check_saved(policy, out, config.method, probe, expected)
-    result = TrainingResult(out, len(plan), history, sum(len(unit.chosen) for unit in units), dropped)
-    write_json(out / "training.json", result.as_json())
+    pairs = sum(len(unit.chosen) for unit in units)
+    result = TrainingResult(out, len(history), history, pairs, dropped, best_step(history))
+    if engine.ranks.main:
+        write_json(out / "training.json", result.as_json())
     return result
 
 
-def _trained(model: Any, config: RewardTrainingConfig, seed: int) -> Any:
-    """Context of the model to train: adapters and the whole head, or all weights."""
-    if config.method == "full":
-        return nullcontext(model.requires_grad_(True))
-    return lora_layers(model, config, seed, "SEQ_CLS", [HEAD])
-
-
-def _backward(scores: GroupScores, units: Sequence[PromptPairs], config: RewardTrainingConfig) -> StepOutcome:
-    total = sum(weight for unit in units for weight in unit.weights)
-    figures: Figures = {}
-    tokens = padding = 0
-    for part in cut([unit.group.tokens for unit in units], config.tokens_per_batch):
-        members = [units[i] for i in part]
-        batch = scores.pack([unit.group for unit in members])
-        pairs = PairIndex.of(members, batch.input_ids.device)
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            score_N = scores(batch)
-        losses, weights = _losses(score_N, pairs, config)
-        (losses * (weights / total)).sum().backward()
-        figures["loss"] = figures.get("loss", 0.0) + (losses.detach() * weights).sum().item() / total
-        for name, values_B in _metrics(score_N.detach(), batch.lengths, pairs).items():
-            figures[name] = figures.get(name, 0.0) + (values_B * pairs.weights_B).sum().item() / total
-        tokens += batch.input_ids.numel() - batch.padding
-        padding += batch.padding
-    return StepOutcome(figures, tokens, padding)
+def _pass(module: Any, scores: GroupScores, units: Sequence[PromptPairs], config: RewardTrainingConfig) -> Pass:
+    batch = scores.pack([unit.group for unit in units])
+    pairs = PairIndex.of(units, batch.input_ids.device)
+    with autocast(batch.input_ids.device, config.dtype):
+        score_N = module(batch)
+    losses, weights = _losses(score_N, pairs, config)
+    metrics = _metrics(score_N.detach(), batch.lengths, pairs)
+    figures = {name: (values_B * pairs.weights_B).sum() for name, values_B in metrics.items()}
+    return Pass((losses * weights).sum(), figures, batch.input_ids.numel() - batch.padding, batch.padding)
 
 
 def _losses(score_N: Tensor, pairs: PairIndex, config: RewardTrainingConfig) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,32 @@
 """Supervised fine-tuning: cross-entropy on answers. Trains the embedded policy from scratch, too.
 
-command -> `train_sft` (batch, log-probabilities, loss, step, log) -> `maths.objectives.cross_entropy`
+command -> `train_instructions` (adapters or all weights of a policy) or `train_sft` (a model in place)
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefloop.errors import DataError
-from prefloop.maths.objectives import cross_entropy
+from prefloop.config.training import SftTrainingConfig
+from prefloop.errors import DataError, ModelError
 from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupForward
-from prefloop.records import content_id
+from prefloop.models.load import Policy
+from prefloop.models.template import encode_answer, encode_prompt, thinking_length
+from prefloop.records import Message, content_id
 from prefloop.store.files import write_json
-from prefloop.training.batches import sorted_batches
-from prefloop.training.loop import StepOutcome, run_steps
+from prefloop.training.batches import optimizer_steps, sorted_batches, split
+from prefloop.training.example import Show, annotated
+from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
+from prefloop.training.trainable import autocast, save_checkpoint, trainable
 from prefloop.training.update import Log, TrainingResult
 
 BETAS = (0.9, 0.95)
@@ -32,7 +38,7 @@ Example = tuple[Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class SftConfig:
-    """How examples are learned."""
+    """How a model learns examples from scratch; an optimizer step is one forward pass."""
 
     learning_rate: float
     epochs: int = 1
@@ -48,6 +54,8 @@ class SftConfig:
     """Weight of a prompt token in the loss, where an answer token counts 1: 0 teaches answers alone, 1 the
     whole text (a model trained from scratch learns more from it)."""
     checkpoint_every: int = 200
+    evaluate_every: int = 1
+    patience: int = 0
 
 
 def train_sft(
@@ -73,7 +81,8 @@ def train_sft(
         ModelError: loss or gradient became unusable; says what to do.
         StoreError: the state in `out` is another run's, or `out` cannot be written.
     """
-    groups, weights, dropped = _prepare(model, examples, config.prompt_weight)
+    groups, weights = _whole_texts(examples, config.prompt_weight)
+    groups, weights, dropped = _fitting(model, groups, weights)
     lengths = [group.tokens for group in groups]
     plan = [
         batch
@@ -81,57 +90,149 @@ def train_sft(
         for batch in sorted_batches(lengths, config.tokens_per_batch, seed, epoch)
     ]
     model.eval().requires_grad_(True)  # eval: dropout off, gradients flow all the same
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     identity = content_id("sft", asdict(config), seed, model.config.to_dict(), content_id(list(map(list, examples))))
     with training_attention(model):
         forward = GroupForward(model)
-        history = run_steps(
-            lambda step: _backward(forward, [groups[i] for i in plan[step]], [weights[i] for i in plan[step]], config),
-            [sum(lengths[i] for i in batch) for batch in plan],
-            parameters,
-            config,
-            betas=BETAS,
-            work=out,
-            identity=identity,
-            resume=resume,
-            log=log,
-            label="sft",
-        )
+        engine = Engine.of(forward, config, BETAS)
+        job = _job(forward, groups, weights, plan, config.dtype)
+        history = run_steps(engine, job, config, work=out, identity=identity, resume=resume, log=log)
     result = TrainingResult(out, len(plan), history, len(groups), dropped)
-    write_json(out / "training.json", result.as_json())
+    if engine.ranks.main:
+        write_json(out / "training.json", result.as_json())
     return result
 
 
-def _backward(
-    forward: GroupForward, groups: Sequence[Group], weights: Sequence[torch.Tensor], config: SftConfig
-) -> StepOutcome:
-    batch = forward.pack(groups)
-    device = batch.input_ids.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-        logps = forward(batch)
-    loss = cross_entropy(logps.tokens, torch.cat(list(weights)).to(device))
-    loss.backward()
-    return StepOutcome({"loss": loss.item()}, batch.input_ids.numel() - batch.padding, batch.padding)
+def train_instructions(
+    policy: Policy,
+    examples: Sequence[tuple[Sequence[Message], str]],
+    config: SftTrainingConfig,
+    out: Path,
+    *,
+    work: Path,
+    seed: int,
+    resume: bool = True,
+    log: Log = lambda row: None,
+    show: Show = lambda text: None,
+) -> TrainingResult:
+    """Train a policy on conversations and their answers, and write the checkpoint: an adapter or a whole model.
+
+    The loss of a step is the mean over its answers' tokens.
+
+    Args:
+        policy: where training starts; its model is the same after the call as before it.
+        out: checkpoint folder; ``training.json`` (figures per step) is written last.
+        work: folder of the resumable state.
+        show: called with what is worth reading before the first step.
+
+    Raises:
+        DataError: no example can be trained on.
+        ModelError: the gradient is zero or not finite.
+        StoreError: the state in `work` is another run's, or a folder cannot be written.
+    """
+    groups, dropped = _answers(policy, examples, config.thinking)
+    weights = [torch.ones(group.scored[0]) for group in groups]
+    training, held_out = split(len(groups), config.held_out, seed)
+    ones = [1] * len(training)
+    plan = [
+        [training[i] for i in step]
+        for epoch in range(config.epochs)
+        for step in optimizer_steps(ones, config.batch_examples, seed, epoch)
+    ]
+    data = content_id([asdict(group) for group in groups])
+    identity = content_id("instructions", config.model_dump(mode="json"), seed, policy.lineage.id, data)
+    with trainable(policy, config, seed) as model:
+        forward = GroupForward(model)
+        engine = Engine.of(forward, config)
+        show(f"{len(training):,} examples; {forward.layout} layout: {forward.why}")
+        show(annotated(policy.tokenizer, groups[training[0]], ["answer"]))
+        job = _job(forward, groups, weights, plan, config.dtype, held_out)
+        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
+        save_checkpoint(model, policy, out, engine.ranks)
+    result = TrainingResult(out, len(history), history, len(groups), dropped, best_step(history))
+    if engine.ranks.main:
+        write_json(out / "training.json", result.as_json())
+    return result
 
 
-def _prepare(
-    model: PreTrainedModel, examples: Sequence[Example], prompt_weight: float
-) -> tuple[list[Group], list[torch.Tensor], dict[str, int]]:
+def _job(
+    forward: GroupForward,
+    groups: Sequence[Group],
+    weights: Sequence[Tensor],
+    plan: Sequence[Sequence[int]],
+    dtype: str,
+    held_out: Sequence[int] = (),
+) -> Job:
+    def one_pass(module: Any, members: Sequence[int], given: None) -> Pass:
+        batch = forward.pack([groups[i] for i in members])
+        with autocast(batch.input_ids.device, dtype):
+            logps = module(batch)
+        weights_T = torch.cat([weights[i] for i in members]).to(logps.tokens.device)
+        loss = -(logps.tokens * weights_T).sum()
+        return Pass(loss, {}, batch.input_ids.numel() - batch.padding, batch.padding)
+
+    totals = [weights_T.sum().item() for weights_T in weights]
+    return Job(
+        "sft",
+        plan,
+        [group.tokens for group in groups],
+        totals,
+        one_pass,
+        lambda i: asdict(groups[i]),
+        held_out=held_out,
+    )
+
+
+def _answers(
+    policy: Policy, examples: Sequence[tuple[Sequence[Message], str]], thinking: str
+) -> tuple[list[Group], dict[str, int]]:
+    """Groups of one answer each, and what was dropped, by reason."""
+    drops: Counter[str] = Counter()
+    groups: list[Group] = []
+    first = ""
+    for messages, text in examples:
+        prompt = tuple(encode_prompt(policy.tokenizer, messages))
+        try:
+            ids, unscored = encode_answer(policy.tokenizer, messages, text)
+        except ModelError as error:
+            drops["answer not as the chat template renders it"] += 1
+            first = first or f"; {error}"
+            continue
+        if thinking == "context":
+            unscored = max(unscored, thinking_length(policy.tokenizer, ids))
+        if unscored >= len(ids):
+            drops["nothing but thinking"] += 1
+            continue
+        groups.append(Group(prompt, (tuple(ids),), (unscored,) if unscored else ()))
+    if not groups:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items())) or "none given"
+        raise DataError(f"no example to train on ({reasons}){first}")
+    groups, _, long = _fitting(policy.model, groups, [torch.empty(0)] * len(groups))
+    return groups, dict(sorted((drops + Counter(long)).items()))
+
+
+def _whole_texts(examples: Sequence[Example], prompt_weight: float) -> tuple[list[Group], list[Tensor]]:
     """Groups of one completion, and the loss weight of each scored token.
 
     To score the prompt as well, everything after its first token is laid out as the completion.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     groups: list[Group] = []
-    weights: list[torch.Tensor] = []
+    weights: list[Tensor] = []
     for prompt, answer in examples:
-        if context and len(prompt) + len(answer) > context:
-            continue
         scored_prompt = len(prompt) - 1 if prompt_weight else 0
         start = len(prompt) - scored_prompt
         groups.append(Group(tuple(prompt[:start]), ((*prompt[start:], *answer),)))
         weights.append(torch.tensor([prompt_weight] * scored_prompt + [1.0] * len(answer)))
-    if not groups:
-        raise DataError(f"none of {len(examples)} examples fits the model's context of {context} tokens")
-    dropped = len(examples) - len(groups)
-    return groups, weights, {"longer than the context": dropped} if dropped else {}
+    return groups, weights
+
+
+def _fitting(
+    model: PreTrainedModel, groups: Sequence[Group], weights: Sequence[Tensor]
+) -> tuple[list[Group], list[Tensor], dict[str, int]]:
+    """What fits the model's context."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    kept = [i for i, group in enumerate(groups) if not context or group.tokens <= context]
+    if not kept:
+        raise DataError(f"none of {len(groups)} examples fits the model's context of {context} tokens")
+    dropped = len(groups) - len(kept)
+    reasons = {"longer than the model's context": dropped} if dropped else {}
+    return [groups[i] for i in kept], [weights[i] for i in kept], reasons

@@ -1,13 +1,10 @@
-"""One optimizer update, and what a finished training returns.
-
-Plain PyTorch: on one device Accelerate would add a process-wide state (one precision and one device per
-process, so that a second training in the same process could not choose its own) and nothing that these few
-lines lack.
-"""
+"""One optimizer update, and what a finished training returns."""
 
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import torch
 
 from prefloop.errors import ModelError
+from prefloop.training.ranks import whole
 
 Log = Callable[[dict[str, Any]], None]
 """Takes one row per optimizer step: figures by name, speed included."""
@@ -36,6 +34,8 @@ class TrainingResult:
     """Pairs (preference training) or examples (SFT) trained on."""
     dropped: dict[str, int] = field(default_factory=dict)
     """What was not trained on, by reason."""
+    best_step: int | None = None
+    """Step whose weights were kept, chosen on held-out units; None: the last."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``training.json`` holds; nothing in it depends on time or place."""
@@ -44,6 +44,7 @@ class TrainingResult:
             "pairs": self.pairs,
             "dropped": self.dropped,
             "final_loss": self.final_loss,
+            "best_step": self.best_step,
             "history": self.history,
         }
 
@@ -69,17 +70,22 @@ def adamw(
     return torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
 
 
+def loss_scaler(device: torch.device) -> torch.amp.GradScaler:
+    """For float16, whose smallest gradients round to zero: losses are scaled up, gradients down again."""
+    return torch.amp.GradScaler(device.type)
+
+
 def update(
     optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, torch.nn.Parameter],
     rate: float,
     max_norm: float,
-    place: str,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> float:
     """Clip the gradients that stand in `parameters`, take one step at learning rate `rate`, clear them.
 
     Args:
-        place: named in errors, e.g. ``step 3``.
+        scaler: what scaled the losses; where the scaled gradients overflow, it skips the step and scales less.
 
     Returns:
         The gradients' norm before clipping.
@@ -87,19 +93,33 @@ def update(
     Raises:
         ModelError: the gradient is not finite, or zero everywhere.
     """
-    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), max_norm).item()
-    if not math.isfinite(norm):
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    norm = whole(torch.nn.utils.clip_grad_norm_(parameters.values(), max_norm)).item()
+    if not math.isfinite(norm) and (scaler is None or scaler.get_scale() <= 1.0):
         raise ModelError(
-            f"{place}: the gradient is not finite: lower training.learning_rate, or train in float32 "
-            "(training.dtype); the last checkpoint is intact"
+            "the gradient is not finite: lower training.learning_rate, or train in float32 (training.dtype); "
+            "the last checkpoint is intact"
         )
     if norm == 0.0:
         raise ModelError(
-            f"{place}: every gradient is zero, so nothing would be learned: check that chosen and rejected "
-            "differ and that the trained layers take part in the forward pass (training.method, lora_target)"
+            "every gradient is zero, so nothing would be learned: check that chosen and rejected differ and that the "
+            "trained layers take part in the forward pass (training.method)"
         )
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def peak_memory_gb() -> float:
+    """Most memory held so far: of the device where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,339 @@
+"""What training will hold in memory, before it starts: estimated peak by part, and the token budget that fits.
+
+Weights, adapters, gradients and AdamW's moments are counted from shapes; what a forward and backward pass holds is
+found by running it on shapes (`prefloop.models.footprint`) with two layers and with four, of which all other layers
+follow. Nothing is loaded, and a 7B model takes as long as a small one.
+
+On the CPU a process holds more than its live tensors: `PROCESS_BYTES` for Python and its libraries, and what the C
+allocator has been given back and keeps. glibc keeps much: after the first large tensor is freed it no longer takes
+tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it
+(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prefloop.errors import ModelError
+from prefloop.models.attention import Shape
+from prefloop.models.footprint import on_meta, pass_bytes, quantised_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from prefloop.config.training import Tuning
+
+PROCESS_BYTES = 500 * 2**20
+"""Python with torch, transformers and PEFT, after a first small pass, on the CPU (``benchmarks/memory.py``)."""
+
+ALLOCATOR_SHARE = 0.05
+"""Of what a pass holds: freed memory that the allocator keeps all the same."""
+
+OWN_MAPPING_BYTES = 2**20
+"""Tensors of at least this size come from the system and go back to it."""
+
+STEP_TOKENS = 64
+"""Budgets are multiples of this."""
+
+MOST_TOKENS = 65_536
+"""No larger budget is proposed: passes beyond it are no faster."""
+
+PROBED = (2, 4)
+"""Layers of the models that are run on shapes."""
+
+M_MMAP_THRESHOLD = -3
+"""Its number in glibc's ``malloc.h``."""
+
+GROUPS = Path("/sys/fs/cgroup")
+NO_LIMIT = 2**60
+"""Version 1 writes a number near 2^63 for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Estimated peak of one training process in bytes, by part."""
+
+    tokens: int
+    """Unique tokens of a forward pass."""
+    weights: Mapping[str, int]
+    """By type: the policy's own, and beside them the float32 copy of full training or the 4-bit copy of qlora."""
+    adapters: int
+    gradients: int
+    moments: int
+    """AdamW's two, float32."""
+    activations: int
+    """What autograd keeps of all layers between forward and backward pass, copies of weights by autocast included."""
+    head: int
+    """What is kept for the gradient of the LM head."""
+    workspace: int
+    """What comes and goes within a pass, above what is kept, at the worst moment."""
+    process: int
+    """Python and its libraries."""
+    allocator: int
+    """Freed memory that the process keeps."""
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(size for _, size in self.parts)
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """(name, bytes) of every part."""
+        return [
+            *((f"weights ({kind})", size) for kind, size in self.weights.items()),
+            ("adapters", self.adapters),
+            ("gradients", self.gradients),
+            ("optimizer moments", self.moments),
+            (f"activations ({self.tokens:,} tokens)", self.activations),
+            ("LM head", self.head),
+            ("workspace", self.workspace),
+            ("process", self.process),
+            ("allocator", self.allocator),
+        ]
+
+    def text(self) -> str:
+        """An aligned table for the terminal; parts of no size are left out."""
+        rows = [*((name, size) for name, size in self.parts if size), ("peak", self.total)]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {size / 2**20:>10,.1f} MiB" for name, size in rows)
+
+
+def plan_memory(
+    config: PreTrainedConfig, tuning: Tuning, tokens: int, scored: int, longest: int, *, weight_bytes: int = 4
+) -> MemoryPlan:
+    """Estimated peak of training a causal language model, on one device, several passes per optimizer step.
+
+    Args:
+        config: of the model; its weights are not needed.
+        tuning: method, rank and type of the training.
+        tokens: unique tokens of the largest forward pass (``tokens_per_batch``, or the longest group).
+        scored: how many of them belong to completions.
+        longest: prompt and completion of the longest row.
+        weight_bytes: per weight of the loaded policy: 4 for float32, 2 for half precision.
+
+    Raises:
+        ModelError: transformers cannot build such a model, or it cannot run on shapes alone.
+    """
+    shapes = even_groups(tokens, scored, longest)
+    try:
+        return _plan(config, tuning, shapes, weight_bytes)
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise ModelError(
+            f"no memory plan for a {config.model_type} model ({type(error).__name__}: {str(error)[:200]}): "
+            "start with a small training.tokens_per_batch and raise it while memory lasts"
+        ) from error
+
+
+def largest_budget(
+    config: PreTrainedConfig,
+    tuning: Tuning,
+    memory_bytes: int,
+    *,
+    scored_share: float,
+    longest: int,
+    weight_bytes: int = 4,
+) -> MemoryPlan:
+    """The plan of the largest token budget (`MemoryPlan.tokens`, a multiple of `STEP_TOKENS`) that fits.
+
+    Args:
+        memory_bytes: what this process may hold in all (`available_memory`).
+        scored_share: share of the tokens that belong to completions.
+        longest: prompt and completion of the longest row; no budget below it is proposed.
+
+    Raises:
+        ModelError: not even the longest row fits; says what needs less.
+    """
+
+    def plan(steps: int) -> MemoryPlan:
+        tokens = steps * STEP_TOKENS
+        return plan_memory(config, tuning, tokens, round(tokens * scored_share), longest, weight_bytes=weight_bytes)
+
+    low, beyond = -(-longest // STEP_TOKENS), MOST_TOKENS // STEP_TOKENS + 1
+    best = plan(low)
+    if best.total > memory_bytes:
+        raise ModelError(_too_large(best, tuning, memory_bytes))
+    rise = best.activations / low or 1  # nearly linear in tokens: its slope names what to try first
+    while low + 1 < beyond:
+        guess = low + max(1, int((memory_bytes - best.total) / rise))
+        middle = min(guess, beyond - 1) if guess < beyond else (low + beyond) // 2
+        tried = plan(middle)
+        if tried.total > memory_bytes:
+            beyond = middle
+        else:
+            rise = max(rise, (tried.total - best.total) / (middle - low))
+            low, best = middle, tried
+    return best
+
+
+def return_freed_memory() -> None:
+    """Have the C library give every large tensor back to the system when it is freed; call it before training.
+
+    glibc raises the size from which it does so up to 32 MiB by itself (``mallopt(3)``, M_MMAP_THRESHOLD); setting it
+    once ends that. Numbers do not change. Other C libraries have no such setting: nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, OWN_MAPPING_BYTES)
+        libc.malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+def available_memory(device: torch.device | str = "cpu") -> int | None:
+    """Bytes that this process may hold in all, what it holds now included; None where the system does not say.
+
+    CUDA: free and own memory of the device. Otherwise the smallest of the machine's free memory (Linux:
+    ``MemAvailable``; macOS: all of it, which the system compresses) and the limits of the control groups.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    own = _kilobytes(Path("/proc/self/status"), "VmRSS:") or 0
+    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    found = [_physical() if free is None else free + own, *_group_limits(own)]
+    return min((size for size in found if size is not None), default=None)
+
+
+def even_groups(tokens: int, scored: int, longest: int) -> list[Shape]:
+    """Groups with two completions of one length and exactly this many tokens; the last one takes what is left.
+
+    With s = scored/tokens and a row of prompt P and completion C: P + C = longest, 2C / (P + 2C) = s.
+
+    >>> even_groups(1000, 500, 300)
+    [(200, (100, 100)), (200, (100, 100)), (100, (50, 50))]
+    """
+    share = min(max(scored / tokens, 0.0), 1.0)
+    completion = min(max(1, round(longest * share / (2 - share))), longest - 1)
+    prompt = longest - completion
+    whole, left = divmod(tokens, prompt + 2 * completion)
+    shapes: list[Shape] = [(prompt, (completion, completion))] * whole
+    if left >= 3:
+        part = min(max(1, round(left * share / 2)), (left - 1) // 2)
+        shapes.append((left - 2 * part, (part, part)))
+    return shapes
+
+
+def _plan(config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], weight_bytes: int) -> MemoryPlan:
+    depth = config.get_text_config().num_hidden_layers
+    model = on_meta(config, tuning, weight_bytes, depth)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    few, more = min(depth, PROBED[0]), min(depth, PROBED[1])
+    passes = [
+        pass_bytes(on_meta(config, tuning, weight_bytes, layers), tuning, shapes) for layers in sorted({few, more})
+    ]
+    per_layer = (passes[-1].activations - passes[0].activations) // max(1, more - few)
+    activations = passes[-1].activations + (depth - more) * per_layer
+    held = activations + passes[-1].head + passes[-1].workspace
+    return MemoryPlan(
+        tokens=sum(prompt + sum(completions) for prompt, completions in shapes),
+        weights=_weights(model, tuning, weight_bytes),
+        adapters=0 if tuning.method == "full" else 4 * trained,
+        gradients=4 * trained,
+        moments=8 * trained,
+        activations=activations,
+        head=passes[-1].head,
+        workspace=passes[-1].workspace,
+        process=PROCESS_BYTES,
+        allocator=int(ALLOCATOR_SHARE * held),
+    )
+
+
+def _weights(model: Any, tuning: Tuning, weight_bytes: int) -> dict[str, int]:
+    """Bytes of all weights in memory, by type; training keeps the policy's own beside its copy."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    frozen = {id(p): p for name, p in base.named_parameters() if "lora_" not in name}.values()
+    own = weight_bytes * sum(p.numel() for p in frozen)
+    found = {"float32" if weight_bytes == 4 else "half precision": own}
+    if tuning.method == "full":
+        found["float32 copy"] = 4 * sum(p.numel() for p in frozen)
+    if tuning.method == "qlora":
+        packed = {id(layer.weight): layer.weight.numel() for layer in quantised_layers(base)}
+        found["4-bit copy"] = sum(_nf4_bytes(numel) for numel in packed.values())
+        found["float32 copy of what stays"] = 4 * sum(p.numel() for p in frozen if id(p) not in packed)
+    return found
+
+
+def _nf4_bytes(weights: int) -> int:
+    """Half a byte per weight, a byte per block of 64, and float32 per 256 blocks (double quantisation)."""
+    blocks = -(-weights // 64)
+    return -(-weights // 2) + blocks + 4 * -(-blocks // 256)
+
+
+def _too_large(plan: MemoryPlan, tuning: Tuning, memory_bytes: int) -> str:
+    ways = {"full": "training.method qlora or lora, ", "lora": "training.method qlora, ", "qlora": ""}[tuning.method]
+    half = "training.dtype bfloat16, " if tuning.dtype == "float32" else ""
+    return (
+        f"training needs about {plan.total / 2**30:.1f} GiB for a pass of {plan.tokens} tokens, the longest row, and "
+        f"{memory_bytes / 2**30:.1f} GiB are there: use {ways}{half}shorter texts, a smaller model, or activation "
+        "checkpointing"
+    )
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """A line like ``MemAvailable:  1024 kB`` in bytes; None where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _physical() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _group_limits(own: int, root: Path = GROUPS) -> list[int]:
+    """What each control group over this process (version 2, then 1) leaves to it, what it holds included.
+
+    A group's usage counts files it has read, too; ``inactive_file`` of them goes when memory is asked for.
+    """
+    found = []
+    for folder, limit, usage, cache in _groups(root):
+        most, used = _number(folder / limit), _number(folder / usage)
+        if most is not None and used is not None and most < NO_LIMIT:
+            found.append(max(0, most - max(0, used - (_statistic(folder / "memory.stat", cache) or 0) - own)))
+    return found
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """Folders of the groups from this process's own up to the root, with the names of their files."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        inner = PurePosixPath(path.lstrip("/"))
+        if not controllers:
+            for folder in (inner, *inner.parents):
+                yield root / folder, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            for folder in (inner, *inner.parents):
+                yield root / "memory" / folder, *names
+
+
+def _number(path: Path) -> int | None:
+    """None where the file is missing or says ``max``."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _statistic(path: Path, name: str) -> int | None:
+    try:
+        rows = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+        return int(rows[name])
+    except (OSError, ValueError, KeyError):
+        return None

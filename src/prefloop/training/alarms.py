@@ -1,0 +1,60 @@
+"""What a training run should be stopped for: found in its figures, said once, with the way out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from prefloop.training.update import Figures
+
+WINDOW = 20
+"""Steps that are averaged."""
+
+STUCK = 1e-3
+"""Distance from ln 2 within which a loss counts as unmoved."""
+
+FALL = -1.0
+"""Mean change of the chosen answers' log-probability, per token, from which on they are being unlearned."""
+
+LONGER = 1.25
+"""Chosen answers this much longer than rejected ones teach length."""
+
+
+def alarms(history: Sequence[Figures]) -> list[str]:
+    """What the last step set off that the steps before had not."""
+    if len(history) < WINDOW:
+        return []
+    return [
+        text
+        for raised, text in ALARMS.items()
+        if raised(history) and not any(raised(history[:end]) for end in range(WINDOW, len(history)))
+    ]
+
+
+def _mean(history: Sequence[Mapping[str, float]], name: str) -> float:
+    """Mean over the last window; NaN where the figure is not logged, which no comparison is true of."""
+    return sum(row.get(name, math.nan) for row in history[-WINDOW:]) / WINDOW
+
+
+def _stuck(history: Sequence[Figures]) -> bool:
+    margin = abs(_mean(history, "rewards/margins"))
+    return margin < STUCK and abs(_mean(history, "loss") - math.log(2)) < STUCK
+
+
+def _falling(history: Sequence[Figures]) -> bool:
+    return _mean(history, "shift/chosen") / _mean(history, "length/chosen") < FALL
+
+
+def _longer(history: Sequence[Figures]) -> bool:
+    return _mean(history, "length/chosen") > LONGER * _mean(history, "length/rejected")
+
+
+ALARMS: dict[Callable[[Sequence[Figures]], bool], str] = {
+    _stuck: "the loss has not left ln 2 = 0.693, so nothing is learned: raise training.learning_rate or training.beta, "
+    "and look at the example above: are chosen and rejected the right way round?",
+    _falling: f"the chosen answers lost more than {-FALL:g} nats per token: the policy forgets what it should prefer; "
+    "lower training.learning_rate, or take training.nll_weight=0.2 or the objective dpop",
+    _longer: f"chosen answers are over {LONGER:g} times as long as rejected ones, so the policy learns length: "
+    "training.ld_alpha=0.5 (LD-DPO), the objective simpo or dpo-norm, or pairs of like length",
+}
+"""Conditions and what is said of them."""
