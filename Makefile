@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint format types contract check wheel docs clean
+.PHONY: help run test soak bench bench-training lint format types contract check wheel docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "prefloop needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -35,6 +35,9 @@ soak: $(STAMP) ## run the long variants: 100 kills, 10,000 mutated queries
 bench: $(STAMP) ## run the benchmarks; each prints a ratio measured in one run
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/judging.py
+
+bench-training: $(STAMP) ## the training engine beside tuned TRL
+	$(BIN)/python benchmarks/training.py
 
 lint: $(STAMP) ## ruff, without changing files
 	$(BIN)/ruff check .

@@ -20,10 +20,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package that nothing here uses
+
 import datasets  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import trl  # noqa: E402
+from _flops import Pass  # noqa: E402
 from peft import LoraConfig  # noqa: E402
 from tokenizers import Tokenizer, models  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -34,11 +37,13 @@ PAD, END = 0, 1
 """Token ids that no text of the benchmark has."""
 
 VERSION = trl.__version__
+DEFAULT_MICRO_BATCH = 8
+"""``per_device_train_batch_size`` of transformers, which TRL keeps."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How TRL trains. The defaults are its best on one device; its own defaults check-point and run the reference."""
+    """How TRL trains: at its best on one device, or with `defaults` as its configurations come."""
 
     kind: str
     """``dpo``, ``reward`` or ``grpo``."""
@@ -57,16 +62,6 @@ class Setting:
     """bf16 autocast."""
     defaults: bool = False
     """Activation checkpointing on, reference computed in every step."""
-
-
-@dataclass
-class Pass:
-    """Shape of one forward pass."""
-
-    rows: int
-    width: int
-    real: int
-    """Tokens that are not padding."""
 
 
 class Clock(transformers.TrainerCallback):

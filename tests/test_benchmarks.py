@@ -51,11 +51,9 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 
 def test_flops_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference figures of a Qwen2.5-0.5B step (P 512, C 128 twice), and one padded pair of rows by hand."""
-    pytest.importorskip("trl")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from _flops import Flops
+    from _flops import Flops, Pass
     from _sizes import SIZES
-    from _trl import Pass
 
     from prefloop.models.group import Group
 
