@@ -23,7 +23,7 @@ def test_the_cli_reference_is_what_the_commands_say() -> None:
 
 
 def commands() -> list[str]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     lines = {
         line.strip() for page in pages for line in re.findall(r"^ *(prefloop [a-z].*)$", page.read_text(), re.MULTILINE)
     }
@@ -33,7 +33,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_in_the_documentation_exists_with_its_options(line: str) -> None:
     words = shlex.split(line)[1:]
-    depth = 2 if words[0] in {"league", "embedded"} else 1
+    depth = 2 if words[0] in {"league", "embedded", "train"} else 1
     found = CliRunner().invoke(app, [*words[:depth], "--help"], env={"COLUMNS": "200"})
     assert found.exit_code == 0, found.output
     for option in (word.split("=")[0] for word in words if word.startswith("--")):

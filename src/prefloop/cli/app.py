@@ -28,8 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="The whole way")(run.run)
-for command in (generate.generate, judge.judge, prefer.prefer, train.train, evaluate.evaluate, report.report):
+for command in (generate.generate, judge.judge, prefer.prefer, evaluate.evaluate, report.report):
     app.command(rich_help_panel="One stage")(command)
+app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)
 app.command(rich_help_panel="Look and check")(show.show)
 app.command(rich_help_panel="Look and check")(doctor.doctor)
@@ -65,6 +66,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
     signal.signal(signal.SIGINT, _interrupt)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes: the first speaks
+        from prefloop.progress import set_quiet
+
+        set_quiet(True)
     try:
         app()
     except PrefloopError as error:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
 
-from prefloop.config.objectives import LOSS_OPTIONS, OBJECTIVES
 from prefloop.config.section import Section
-from prefloop.config.training import HELD_OUT_OPTIONS, LORA_OPTIONS, TrainingConfig
+from prefloop.config.training import TrainingConfig, Tuning
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
@@ -160,6 +159,35 @@ def parse_recipe(content: dict[str, Any], place: str = "recipe") -> Recipe:
     return recipe
 
 
+Kind = TypeVar("Kind", bound=Tuning)
+
+
+def training_section(kind: type[Kind], overrides: dict[str, Any]) -> Kind:
+    """A training section by itself: its defaults with ``training.`` overrides on top.
+
+    Raises:
+        ConfigError: every unknown key, wrong value and option without effect.
+    """
+    unread = [key for key in overrides if not key.startswith("training.")]
+    if unread:
+        raise ConfigError(f"--set {unread[0]} has no effect here: this command reads training.")
+    try:
+        section = kind.model_validate({key.removeprefix("training."): value for key, value in overrides.items()})
+    except ValidationError as error:
+        raise ConfigError(
+            _message("--set", [_explain(finding, kind, "training.") for finding in error.errors()])
+        ) from error
+    idle = [
+        f"training.{option}: has no effect with training.{switch}={value}"
+        for (switch, value), options in kind.idle.items()
+        for option in sorted(section.model_fields_set & set(options))
+        if getattr(section, switch) == value
+    ]
+    if idle:
+        raise ConfigError(_message("--set", idle))
+    return section
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes inside the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -189,17 +217,16 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     here[leaf] = value
 
 
-def _explain(finding: Any) -> str:
-    place = ".".join(str(part) for part in finding["loc"])
+def _explain(finding: Any, model: Any = None, prefix: str = "") -> str:
+    place = prefix + ".".join(str(part) for part in finding["loc"])
     if finding["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(finding["loc"][-1]), _keys(finding["loc"][:-1]), n=1)
+        close = difflib.get_close_matches(str(finding["loc"][-1]), _keys(finding["loc"][:-1], model or Recipe), n=1)
         return f"{place}: unknown key" + (f"; did you mean '{close[0]}'?" if close else "")
     message = finding["msg"][0].lower() + finding["msg"][1:]
     return f"{place}: {message}, not {finding['input']!r}"
 
 
-def _keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
+def _keys(location: tuple[Any, ...], model: Any) -> list[str]:
     for part in location:
         field = model.model_fields.get(part)
         if field is None:
@@ -209,12 +236,7 @@ def _keys(location: tuple[Any, ...]) -> list[str]:
 
 
 IDLE = {
-    **{
-        ("training.objective", objective): tuple(sorted(LOSS_OPTIONS - options))
-        for objective, options in OBJECTIVES.items()
-    },
-    ("training.method", "full"): LORA_OPTIONS,
-    ("training.held_out", 0.0): HELD_OUT_OPTIONS,
+    **{(f"training.{switch}", value): options for (switch, value), options in TrainingConfig.idle.items()},
     ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
 }
 """A switch and its value, and the options of the same section that then have no effect."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from prefloop.config.objectives import DEFAULT_BETA, Objective
+from prefloop.config.objectives import DEFAULT_BETA, LOSS_OPTIONS, OBJECTIVES, Objective
 from prefloop.config.section import Section
 
-LORA_OPTIONS = ("lora_alpha", "lora_rank", "lora_variant")
-"""Options without effect where all weights are trained."""
-
-HELD_OUT_OPTIONS = ("evaluate_every", "patience")
-"""Options without effect where nothing is held out."""
+Idle = dict[tuple[str, Any], tuple[str, ...]]
+"""A switch and its value, and the options of the same section that then have no effect."""
 
 
 class Tuning(Section):
     """Which weights are trained, and the optimizer: the same for every kind of training."""
+
+    idle: ClassVar[Idle] = {
+        ("method", "full"): ("lora_alpha", "lora_rank", "lora_variant"),
+        ("held_out", 0.0): ("evaluate_every", "patience"),
+    }
 
     method: Literal["lora", "qlora", "full"] = Field(
         "lora", description="a LoRA adapter; the same on 4-bit weights (NF4); or all weights"
@@ -53,6 +55,11 @@ class Tuning(Section):
 
 class TrainingConfig(Tuning):
     """How the policy learns from preferences."""
+
+    idle: ClassVar[Idle] = {
+        **Tuning.idle,
+        **{("objective", name): tuple(sorted(LOSS_OPTIONS - options)) for name, options in OBJECTIVES.items()},
+    }
 
     objective: Objective = Field("dpo", description="what a step minimises (docs/objectives.md)")
     beta: float | None = Field(
@@ -90,6 +97,11 @@ class SftTrainingConfig(Tuning):
 
 class RewardTrainingConfig(Tuning):
     """How a reward model learns from preferences."""
+
+    idle: ClassVar[Idle] = {
+        **Tuning.idle,
+        ("objective", "plackett-luce"): ("centring", "label_scale", "margin_weight", "rankings"),
+    }
 
     objective: Literal["bradley-terry", "plackett-luce"] = Field(
         "bradley-terry", description="pairs, or whole rankings"

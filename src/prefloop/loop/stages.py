@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig, PreferenceConfig, Recipe, TrainingConfig
+from prefloop.config.recipe import JudgeConfig, PreferenceConfig, Recipe
 from prefloop.errors import DataError, StoreError
 from prefloop.evaluation.compare import evaluate
 from prefloop.generation.generate import Sampling, generate_completions
@@ -22,12 +21,11 @@ from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
-from prefloop.store.files import cache_folder, file_hash
+from prefloop.store.files import cache_folder, file_hash, unused
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records, write_records
 from prefloop.tasks.nba.task import NAME, judge_databases, test_prompts
-from prefloop.training.preference import train_preferences
 
 META = {"gold_sql": str, "compare_sql": str, "comparison": dict, "gold_length": int}
 """What the execution judge reads of a prompt's meta, and its types."""
@@ -111,7 +109,7 @@ def prefer_files(
 ) -> dict[str, Any]:
     """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts."""
     prompts, completions, judgements, out = map(Path, (prompts, completions, judgements, out))
-    _unused(out)
+    unused(out)
     asked = read_prompts(prompts)
     answers = read_records(completions, Completion)
     judged = read_records(judgements, Judgement)
@@ -134,7 +132,7 @@ def prefer_files(
 def import_file(path: Path, out: Path) -> dict[str, Any]:
     """Somebody else's preference file as a set that `train_folder` reads; every bad row is returned with its reason."""
     path, out = map(Path, (path, out))
-    _unused(out)
+    unused(out)
     found = import_preferences(path)
     bad = [asdict(row) for row in found.bad]
     drops = {"rows read": len(found.preferences), "rows not read": len(bad)}
@@ -152,12 +150,6 @@ def import_file(path: Path, out: Path) -> dict[str, Any]:
     return {"pairs": len(found.preferences), "drops": drops, "bad": bad}
 
 
-def _unused(out: Path) -> None:
-    """Refuse an output that stands: nothing of the user's is written over."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise StoreError(f"{out} exists already: choose another --out or remove it first")
-
-
 def _write_set(
     out: Path,
     prompts: list[Prompt],
@@ -172,39 +164,6 @@ def _write_set(
     rows = trl_rows(preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
     export_trl(out, rows, card)
     write_records(out / "records" / "preferences.parquet", preferences, Preference)
-
-
-def train_folder(
-    preferences: Path,
-    out: Path,
-    config: TrainingConfig,
-    *,
-    model: str = "embedded",
-    seed: int = 1,
-    device: str = "auto",
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Train on a preference set (`prefer_files`, `import_file`) or on a run's; the checkpoint goes to `out`."""
-    preferences, out = map(Path, (preferences, out))
-    records = preferences / "records" if (preferences / "records").is_dir() else preferences
-    prompts = read_records(records / "prompts.parquet", Prompt)
-    completions = read_records(records / "completions.parquet", Completion)
-    pairs = read_records(records / "preferences.parquet", Preference)
-    policy = load_policy(model, device=device)
-    identity = [[p.id for p in pairs], policy.lineage.id, config.model_dump(), seed]
-    work = out.with_name(f".{out.name}.{content_id(identity)}.work")
-    _unused(out)
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
-    by_id = {c.id: c for c in completions}
-    result = train_preferences(policy, pairs, by_id, {p.id: p for p in prompts}, config, out, work=work, seed=seed)
-    shutil.rmtree(work)
-    return {
-        "steps": result.steps,
-        "pairs": result.pairs,
-        "dropped": result.dropped,
-        "final_loss": result.history[-1]["loss"],
-    }
 
 
 def evaluate_models(
@@ -312,7 +271,7 @@ def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
     Raises:
         StoreError: the output exists, or `resume` meets interrupted work with other inputs.
     """
-    _unused(out)
+    unused(out)
     path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
     others = [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
     if others and resume:

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from prefloop.models.attention import Shape, training_attention
 from prefloop.models.group import PACKED, ROWS, Group, GroupBatch, pack, sharing_obstacle
@@ -95,10 +96,12 @@ def pass_bytes(model: Any, tuning: Tuning, shapes: Sequence[Shape]) -> PassBytes
         batch = pack([_group(shape) for shape in shapes], layout)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _place(model)
+            if tuning.checkpointing:
+                _checkpoint(base)
             with _Live(model) as live:
                 for _ in range(2):
                     start = live.peak = live.now
-                    with torch.autocast("cpu", torch.bfloat16, enabled=tuning.dtype == "bfloat16"):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=tuning.dtype != "float32"):
                         hidden = _hidden(base, batch)
                         layers = live.now
                         logps = _logps(base, hidden, batch)
@@ -118,6 +121,14 @@ def _as_quantised(base: Any, tuning: Tuning) -> int:
     for layer in layers:
         layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
     return max(layer.weight.numel() for layer in layers) * dtype.itemsize
+
+
+def _checkpoint(base: Any) -> None:
+    """As `training.trainable`: transformers checkpoints in training mode alone."""
+    base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    for module in base.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
 
 
 def _place(model: nn.Module) -> None:

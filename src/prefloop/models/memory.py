@@ -51,7 +51,7 @@ PROBED = (2, 4)
 M_MMAP_THRESHOLD = -3
 """Its number in glibc's ``malloc.h``."""
 
-GROUPS = Path("/sys/fs/cgroup")
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NO_LIMIT = 2**60
 """Version 1 writes a number near 2^63 for no limit."""
 
@@ -308,7 +308,7 @@ def _group_limits(own: int, root: Path = GROUPS) -> list[int]:
 def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
     """Folders of the groups from this process's own up to the root, with the names of their files."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:

@@ -10,30 +10,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from prefloop.errors import DataError
+from prefloop.preferences.rows import BadRow, BadRowError, read_messages, read_rows
 from prefloop.records import Completion, Message, Preference, Prompt, content_id
 
 IMPORTED = "imported"
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that could not be read."""
-
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -57,15 +45,15 @@ def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
     preferences: dict[str, Preference] = {}
     bad: list[BadRow] = []
     lines: dict[str, int] = {}
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         try:
             messages, answers = _read(row)
             prompt = Prompt.create(messages, task, "train")
             group = [_completion(prompt, index, text) for index, (text, _) in enumerate(answers)]
             preference = _preference(prompt, group, [score for _, score in answers])
             if line != (first := lines.setdefault(preference.id, line)):
-                raise _BadRowError(f"says the same as line {first}")
-        except _BadRowError as error:
+                raise BadRowError(f"says the same as line {first}")
+        except BadRowError as error:
             bad.append(BadRow(line, str(error)))
             continue
         except (AttributeError, KeyError, TypeError, UnicodeError) as error:
@@ -80,73 +68,39 @@ def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
     return Imported(tuple(prompts.values()), tuple(completions.values()), tuple(preferences.values()), tuple(bad))
 
 
-class _BadRowError(ValueError):
-    """Why a row cannot be read."""
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give a .jsonl, .json or .parquet file")
-    if path.suffix == ".parquet":
-        try:
-            yield from enumerate(pq.read_table(path).to_pylist(), 1)
-        except pa.ArrowException as error:
-            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    elif path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not valid JSON: {error}") from error
-        yield from enumerate(content if isinstance(content, list) else [content], 1)
-    elif path.suffix == ".jsonl":
-        yield from _json_lines(path)
-    else:
-        raise DataError(f"{path}: unknown file type '{path.suffix}'; give .jsonl, .json or .parquet")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError:  # UnicodeDecodeError is one too
-                    yield number, None
-
-
 def _read(row: Any) -> tuple[tuple[Message, ...], list[tuple[str, float]]]:
     """Prompt messages, and answers with scores."""
     if not isinstance(row, dict):
-        raise _BadRowError("not a JSON object")
+        raise BadRowError("not a JSON object")
     if "chosen" in row and "rejected" in row:
         return _read_pair(row)
     for key in ("completions", "responses", "generations"):
         if isinstance(row.get(key), Sequence) and not isinstance(row[key], str):
             prompt = row.get("instruction", row.get("prompt", row.get("input")))
-            return _messages(prompt, "prompt"), _rated(row, row[key])
-    raise _BadRowError("neither chosen/rejected nor a list of rated completions")
+            return read_messages(prompt, "prompt"), _rated(row, row[key])
+    raise BadRowError("neither chosen/rejected nor a list of rated completions")
 
 
 def _read_pair(row: dict[str, Any]) -> tuple[tuple[Message, ...], list[tuple[str, float]]]:
-    sides = {key: _messages(row[key], key, role="assistant") for key in ("chosen", "rejected")}
+    sides = {key: read_messages(row[key], key, role="assistant") for key in ("chosen", "rejected")}
     for key, messages in sides.items():
         if messages[-1]["role"] != "assistant":
-            raise _BadRowError(f"{key} does not end with the assistant's turn")
+            raise BadRowError(f"{key} does not end with the assistant's turn")
     asked = row.get("prompt", row.get("conversations"))
     if asked is not None:
-        prompt = _whole_prompt(row, _messages(asked, "prompt"), sides)
+        prompt = _whole_prompt(row, read_messages(asked, "prompt"), sides)
     else:
         prompt = sides["chosen"][:-1]
         if prompt != sides["rejected"][:-1]:
-            raise _BadRowError("chosen and rejected answer different prompts")
+            raise BadRowError("chosen and rejected answer different prompts")
     if not prompt:
-        raise _BadRowError("prompt is missing")
+        raise BadRowError("prompt is missing")
     texts = [sides[key][-1]["content"] for key in ("chosen", "rejected")]
     chosen, rejected = (
         _number(row.get(f"score_{key}"), default) for key, default in (("chosen", 1.0), ("rejected", 0.0))
     )
     if chosen is not None and rejected is not None and chosen <= rejected:
-        raise _BadRowError("tie: chosen does not score above rejected")
+        raise BadRowError("tie: chosen does not score above rejected")
     return prompt, [(texts[0], chosen or 0.0), (texts[1], rejected or 0.0)]
 
 
@@ -160,37 +114,15 @@ def _whole_prompt(
     if before == {()}:
         return prompt
     if len(before) > 1:
-        raise _BadRowError("chosen and rejected answer different prompts")
+        raise BadRowError("chosen and rejected answer different prompts")
     said = next(iter(before))
     if not set(_frozen(prompt)) <= set(said):
-        raise _BadRowError("the prompt is not the beginning of chosen and rejected")
+        raise BadRowError("the prompt is not the beginning of chosen and rejected")
     return sides["chosen"][:-1]
 
 
 def _frozen(messages: tuple[Message, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in messages)
-
-
-def _messages(value: Any, name: str, role: str = "user") -> tuple[Message, ...]:
-    if value is None or value in ("", []):
-        raise _BadRowError(f"{name} is missing")
-    if isinstance(value, str):
-        value = [{"role": role, "content": value}]
-    turns = value if isinstance(value, list) else [value]
-    messages = [_turn(turn) for turn in turns]
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
-            raise _BadRowError(f"{name} is neither text nor a list of messages")
-        if not message["content"].strip():
-            raise _BadRowError(f"{name} is empty")
-    return tuple({"role": str(m["role"]), "content": m["content"]} for m in messages)
-
-
-def _turn(turn: Any) -> Any:
-    """A ShareGPT turn as a message; anything else unchanged."""
-    if isinstance(turn, dict) and "from" in turn and "value" in turn:
-        return {"role": SHAREGPT_ROLES.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
-    return turn
 
 
 def _rated(row: dict[str, Any], answers: Sequence[Any]) -> list[tuple[str, float]]:
@@ -199,13 +131,13 @@ def _rated(row: dict[str, Any], answers: Sequence[Any]) -> list[tuple[str, float
     for position, answer in enumerate(answers):
         text = answer.get("response", answer.get("text")) if isinstance(answer, dict) else answer
         if not isinstance(text, str) or not text.strip():
-            raise _BadRowError(f"completion {position + 1} is empty")
+            raise BadRowError(f"completion {position + 1} is empty")
         rating = ratings[position] if isinstance(ratings, list) and position < len(ratings) else None
         score = _aspects(answer) if isinstance(answer, dict) and rating is None else _number(rating, None)
         if score is not None:
             found.append((text, score))
     if len(found) < 2:
-        raise _BadRowError("fewer than two rated completions")
+        raise BadRowError("fewer than two rated completions")
     return found
 
 
@@ -224,7 +156,7 @@ def _number(value: Any, default: float | None) -> float | None:
     except (TypeError, ValueError):
         return default
     if not math.isfinite(number):
-        raise _BadRowError(f"a score of {value}")
+        raise BadRowError(f"a score of {value}")
     return number
 
 
@@ -237,7 +169,7 @@ def _preference(prompt: Prompt, group: list[Completion], scores: list[float]) ->
     ranked = sorted(zip(group, scores, strict=True), key=lambda pair: -pair[1])
     (best, high), (worst, low) = ranked[0], ranked[-1]
     if best.text == worst.text:
-        raise _BadRowError("chosen and rejected are the same")
+        raise BadRowError("chosen and rejected are the same")
     if high <= low:
-        raise _BadRowError("tie: chosen does not score above rejected")
+        raise BadRowError("tie: chosen does not score above rejected")
     return Preference.pair(prompt.id, best.id, worst.id, high, low, IMPORTED)

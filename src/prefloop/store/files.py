@@ -119,3 +119,13 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def unused(out: Path) -> None:
+    """Refuse an output that stands: nothing of the user's is written over.
+
+    Raises:
+        StoreError: it is a file, or a folder with something in it.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise StoreError(f"{out} exists already: choose another --out or remove it first")

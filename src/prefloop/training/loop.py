@@ -98,6 +98,11 @@ class Engine:
     ranks: Ranks
     scaler: torch.amp.GradScaler | None
 
+    @property
+    def trainable(self) -> int:
+        """Parameters that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
     @classmethod
     def of(cls, forward: Any, config: Optimisation, betas: tuple[float, float] = (0.9, 0.999)) -> Engine:
         """Put `forward` and an AdamW for what of it has gradients into the processes that there are."""

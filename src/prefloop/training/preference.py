@@ -105,7 +105,7 @@ def train_preferences(
         )
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
         save_checkpoint(model, policy, out, engine.ranks)
-    result = TrainingResult(out, len(history), history, sum(pairs), dropped, best_step(history))
+    result = TrainingResult(out, len(history), history, sum(pairs), dropped, best_step(history), engine.trainable)
     if engine.ranks.main:
         write_json(out / "training.json", result.as_json())
     return result

@@ -94,7 +94,7 @@ def train_reward_model(
     if config.method != "qlora":  # read back on the full-precision base, a quantised model scores otherwise
         _check_saved(policy, out, config.method, probe, expected)
     pairs = sum(len(unit.chosen) for unit in units)
-    result = TrainingResult(out, len(history), history, pairs, dropped, best_step(history))
+    result = TrainingResult(out, len(history), history, pairs, dropped, best_step(history), engine.trainable)
     if engine.ranks.main:
         write_json(out / "training.json", result.as_json())
     return result

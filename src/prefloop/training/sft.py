@@ -148,7 +148,7 @@ def train_instructions(
         job = _job(forward, groups, weights, plan, config.dtype, held_out)
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
         save_checkpoint(model, policy, out, engine.ranks)
-    result = TrainingResult(out, len(history), history, len(groups), dropped, best_step(history))
+    result = TrainingResult(out, len(history), history, len(groups), dropped, best_step(history), engine.trainable)
     if engine.ranks.main:
         write_json(out / "training.json", result.as_json())
     return result

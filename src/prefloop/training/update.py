@@ -36,6 +36,8 @@ class TrainingResult:
     """What was not trained on, by reason."""
     best_step: int | None = None
     """Step whose weights were kept, chosen on held-out units; None: the last."""
+    trainable: int = 0
+    """Parameters that were trained."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``training.json`` holds; nothing in it depends on time or place."""
@@ -45,8 +47,14 @@ class TrainingResult:
             "dropped": self.dropped,
             "final_loss": self.final_loss,
             "best_step": self.best_step,
+            "trainable_parameters": self.trainable,
             "history": self.history,
         }
+
+    @property
+    def kept(self) -> Figures:
+        """Figures of the step whose weights were kept."""
+        return self.history[(self.best_step or len(self.history)) - 1]
 
     @property
     def final_loss(self) -> float:

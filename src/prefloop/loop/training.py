@@ -1,0 +1,178 @@
+"""Training over files: what `prefloop train` and Python users call, one function for each kind."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
+from prefloop.errors import DataError
+from prefloop.loop.console import TrainingConsole
+from prefloop.loop.trackers import tracked
+from prefloop.models.load import load_policy
+from prefloop.preferences.instructions import read_instructions
+from prefloop.progress import note
+from prefloop.records import Completion, Preference, Prompt, content_id
+from prefloop.store.files import unused
+from prefloop.store.tables import read_records
+from prefloop.training.preference import train_preferences
+from prefloop.training.ranks import main_process
+from prefloop.training.reward import train_reward_model
+from prefloop.training.sft import train_instructions
+from prefloop.training.update import Log, TrainingResult, peak_memory_gb
+
+
+def preference_folder(
+    preferences: Path,
+    out: Path,
+    config: TrainingConfig,
+    *,
+    model: str = "embedded",
+    adapter: Path | None = None,
+    initial: str | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    dtype: str = "float32",
+    resume: bool = False,
+    log_every: int = 10,
+    track: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a policy on a preference set or a run's preferences; the checkpoint goes to `out`.
+
+    Args:
+        adapter: earlier round's adapter to go on with.
+        initial: another model as the reference.
+        track: trackers that follow the figures.
+    """
+    prompts, completions, pairs = read_preference_set(preferences)
+    policy = load_policy(model, adapter, dtype, device)
+    reference = load_policy(initial, dtype=dtype, device=device) if initial else None
+    lineages = [policy.lineage.id, reference.lineage.id if reference else None]
+    identity = [[asdict(p) for p in pairs], lineages, config.model_dump(), seed]
+    started = time.monotonic()
+    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
+        result = train_preferences(
+            policy,
+            pairs,
+            completions,
+            prompts,
+            config,
+            out,
+            work=work,
+            seed=seed,
+            initial=reference,
+            log=log,
+            show=note,
+        )
+    return _summary(result, started)
+
+
+def reward_folder(
+    preferences: Path,
+    out: Path,
+    config: RewardTrainingConfig,
+    *,
+    model: str = "embedded",
+    seed: int = 1,
+    device: str = "auto",
+    dtype: str = "float32",
+    resume: bool = False,
+    log_every: int = 10,
+    track: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a reward model on a preference set or a run's preferences; it goes to `out` with its head."""
+    prompts, completions, pairs = read_preference_set(preferences)
+    policy = load_policy(model, dtype=dtype, device=device)
+    identity = ["reward", [asdict(p) for p in pairs], policy.lineage.id, config.model_dump(), seed]
+    started = time.monotonic()
+    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
+        result = train_reward_model(
+            policy, pairs, completions, prompts, config, out, work=work, seed=seed, log=log, show=note
+        )
+    return _summary(result, started)
+
+
+def instruction_file(
+    data: Path,
+    out: Path,
+    config: SftTrainingConfig,
+    *,
+    model: str = "embedded",
+    adapter: Path | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    dtype: str = "float32",
+    resume: bool = False,
+    log_every: int = 10,
+    track: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Fine-tune a policy on instructions and answers; the checkpoint goes to `out`."""
+    found = read_instructions(Path(data))
+    policy = load_policy(model, adapter, dtype, device)
+    identity = ["sft", list(found.examples), policy.lineage.id, config.model_dump(), seed]
+    started = time.monotonic()
+    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
+        result = train_instructions(policy, found.examples, config, out, work=work, seed=seed, log=log, show=note)
+    return {**_summary(result, started), "bad_rows": [asdict(row) for row in found.bad]}
+
+
+def read_preference_set(
+    folder: Path,
+) -> tuple[dict[str, Prompt], dict[str, Completion], list[Preference]]:
+    """Records of a preference set (`prefloop prefer`) or of a run.
+
+    Raises:
+        DataError: the folder holds neither.
+    """
+    folder = Path(folder)
+    records = folder / "records" if (folder / "records").is_dir() else folder
+    if not (records / "preferences.parquet").is_file():
+        raise DataError(f"{folder} is no preference set: give a folder that 'prefloop prefer' or a run wrote")
+    prompts = read_records(records / "prompts.parquet", Prompt)
+    completions = read_records(records / "completions.parquet", Completion)
+    pairs = read_records(records / "preferences.parquet", Preference)
+    return {p.id: p for p in prompts}, {c.id: c for c in completions}, pairs
+
+
+@contextmanager
+def _work(out: Path, identity: Any, resume: bool) -> Iterator[Path]:
+    """Folder of the resumable state beside `out`, removed once training has ended."""
+    out = Path(out)
+    unused(out)
+    work = out.with_name(f".{out.name}.{content_id(identity)}.work")
+    if not resume and main_process():
+        shutil.rmtree(work, ignore_errors=True)
+    yield work
+    if main_process():
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _log(out: Path, config: Any, every: int, track: Sequence[str]) -> Iterator[Log]:
+    console = TrainingConsole(every)
+    with tracked(track, Path(out).name, Path(out).parent / "tracking", config.model_dump(mode="json")) as send:
+
+        def log(row: dict[str, Any]) -> None:
+            console(row)
+            send(row)
+
+        yield log
+
+
+def _summary(result: TrainingResult, started: float) -> dict[str, Any]:
+    return {
+        "seconds": time.monotonic() - started,
+        "peak_memory_gb": peak_memory_gb(),
+        "trainable_parameters": result.trainable,
+        "kept": result.kept,
+        "steps": result.steps,
+        "pairs": result.pairs,
+        "dropped": result.dropped,
+        "best_step": result.best_step,
+        "final_loss": result.final_loss,
+    }
