@@ -16,7 +16,7 @@ cases:
   flat      cost per pair from few pairs to many through the whole of `prefloop train`, with a tiny model
 
 sizes:
-  cpu       26M parameters, vocabulary 32,000, float32 (about an hour on two cores)
+  cpu       26M parameters, vocabulary 32,000, float32; what is running is said on standard error
   tiny      the same cases in seconds: says whether both sides agree, nothing about speed
   gpu-0.5b  the shape of Qwen2.5-0.5B, bfloat16, on one GPU
   gpu-7b    the shape of Mistral-7B, bfloat16, on one GPU
