@@ -88,7 +88,8 @@ def test_the_head_keeps_probabilities_only_where_it_is_trained():
     config.vocab_size = vocabulary
     full = plan_memory(config, Tuning(method="full"), 256, scored, 48)
     lora = plan_memory(config, Tuning(), 256, scored, 48)
-    assert full.head >= 4 * sum(sum(c) for _, c in even_groups(256, scored, 48)) * vocabulary
+    kept = 4 * sum(sum(c) for _, c in even_groups(256, scored, 48)) * vocabulary
+    assert full.head == pytest.approx(kept, rel=0.01)
     assert lora.head < 4 * scored * WIDTH * 4
 
 
@@ -97,7 +98,7 @@ def test_storages_are_counted_exactly():
     with _Live(weight) as live:
         first = torch.zeros(10, 8)  # 320 bytes
         view = first.T
-        product = first @ weight.weight.T  # 160 bytes; the weight's view is none
+        product = first @ weight.weight.detach().T  # 160 bytes; the weight's view is none
         assert live.now == 480
         del first
         assert live.now == 480
@@ -146,13 +147,13 @@ def test_other_architectures_need_no_formula():
     assert plan.activations > 0
 
 
-@pytest.mark.parametrize("steps", [1, 3, 17])
-def test_the_largest_budget_is_the_inverse_of_the_plan(steps):
+@pytest.mark.parametrize("steps", [1, 17])
+def test_the_largest_budget_is_the_inverse_of_the_plan(steps, monkeypatch):
+    monkeypatch.setattr(memory, "MOST_TOKENS", 20 * memory.STEP_TOKENS)
     tokens, share, longest = memory.STEP_TOKENS * steps, 0.5, 48
     exact = plan_memory(tiny(), Tuning(), tokens, round(tokens * share), longest).total
-    for room in (exact, exact + 1):
-        assert largest_budget(tiny(), Tuning(), room, scored_share=share, longest=longest).tokens == tokens
-    if steps > 1:
+    assert largest_budget(tiny(), Tuning(), exact, scored_share=share, longest=longest).tokens == tokens
+    if steps > 1:  # one step less where one byte is missing
         below = largest_budget(tiny(), Tuning(), exact - 1, scored_share=share, longest=longest)
         assert below.tokens == tokens - memory.STEP_TOKENS
         assert below.total < exact

@@ -7,7 +7,8 @@ follow. Nothing is loaded, and a 7B model takes as long as a small one.
 On the CPU a process holds more than its live tensors: `PROCESS_BYTES` for Python and its libraries, and what the C
 allocator has been given back and keeps. glibc keeps much: after the first large tensor is freed it no longer takes
 tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it
-(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called.
+(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called. Not in the plan: what a process gathers beyond its first
+passes while the shapes of the passes keep changing.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def largest_budget(
     best = plan(low)
     if best.total > memory_bytes:
         raise ModelError(_too_large(best, tuning, memory_bytes))
-    rise = best.activations / low or 1  # nearly linear in tokens: its slope names what to try first
+    rise = 1.3 * best.activations / low + 1  # nearly linear in tokens: the slope, taken too steep, names the first try
     while low + 1 < beyond:
         guess = low + max(1, int((memory_bytes - best.total) / rise))
         middle = min(guess, beyond - 1) if guess < beyond else (low + beyond) // 2
@@ -168,7 +169,7 @@ def largest_budget(
         if tried.total > memory_bytes:
             beyond = middle
         else:
-            rise = max(rise, (tried.total - best.total) / (middle - low))
+            rise = max(1.0, (tried.total - best.total) / (middle - low))
             low, best = middle, tried
     return best
 
