@@ -7,8 +7,9 @@ follow. Nothing is loaded, and a 7B model takes as long as a small one.
 On the CPU a process holds more than its live tensors: `PROCESS_BYTES` for Python and its libraries, and what the C
 allocator has been given back and keeps. glibc keeps much: after the first large tensor is freed it no longer takes
 tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it
-(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called. Not in the plan: what a process gathers beyond its first
-passes while the shapes of the passes keep changing.
+(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called.
+Not in the plan: PyTorch keeps what oneDNN prepared for each shape of a bfloat16 product, 1,024 of them, so a run
+whose passes all differ grows; the variable ``LRU_CACHE_CAPACITY`` of the environment, read at the first, limits that.
 """
 
 from __future__ import annotations
