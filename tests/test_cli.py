@@ -86,7 +86,9 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     inwards = ("--set", "preferences.pairs_per_prompt=2")
     pairs = prefloop("prefer", asked, answers, tmp_path / "j.parquet", "--out", tmp_path / "p", *inwards)
     assert "pairs in" in pairs.stdout
-    trained = prefloop("train", "preference", tmp_path / "p", "--out", tmp_path / "ck", "--set", "training.epochs=1", "--json")
+    trained = prefloop(
+        "train", "preference", tmp_path / "p", "--out", tmp_path / "ck", "--set", "training.epochs=1", "--json"
+    )
     assert json.loads(trained.stdout)["steps"] >= 1
     few = ("--set", "evaluation.sampled_questions=4", "--set", "evaluation.samples=2", "--json")
     compared = prefloop("evaluate", "--adapter", tmp_path / "ck", "--prompts", asked, "--out", tmp_path / "e", *few)
