@@ -90,6 +90,7 @@ class _TokenLogps(torch.autograd.Function):
             grad_weight.addmm_(d_logits.T, hidden[rows])
             if grad_bias is not None:
                 grad_bias += d_logits.sum(0)
+        ctx.kept = []  # the loss, and with it this graph, may outlive the backward pass
         return grad_hidden, grad_weight, grad_bias, None, None
 
 

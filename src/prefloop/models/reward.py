@@ -8,6 +8,7 @@ from typing import Any
 from prefloop.errors import ModelError
 from prefloop.models.lineage import Lineage, hash_folder
 from prefloop.models.load import Policy, device_of, model_folder, quantised, read_model, read_tokenizer, with_adapter
+from prefloop.store.files import read_json
 
 KIND = "AutoModelForSequenceClassification"
 HEAD = "score"
@@ -27,10 +28,10 @@ def load_reward_model(
     found = _reward_model(model, folder, str(source), device)
     if adapter is None:
         return found
-    with_head = with_adapter(found, Path(adapter))
-    if not any(f".{HEAD}.modules_to_save." in name for name, _ in with_head.model.named_parameters()):
+    config = Path(adapter) / "adapter_config.json"
+    if config.is_file() and read_json(config).get("task_type") != "SEQ_CLS":
         raise ModelError(f"the adapter {adapter} holds no head: it is not a reward model's")
-    return with_head
+    return with_adapter(found, Path(adapter))
 
 
 def new_reward_model(policy: Policy, method: str, dtype: str, seed: int) -> Policy:

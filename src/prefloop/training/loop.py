@@ -123,6 +123,7 @@ def run_steps(
     identity: str,
     resume: bool,
     log: Log,
+    budget: int | None = None,
 ) -> list[Figures]:
     """Take the optimizer steps of `job`; returns the figures of each. Held-out units choose the weights kept.
 
@@ -131,13 +132,14 @@ def run_steps(
         identity: hash of everything that decides the run; another run's state is refused.
         resume: go on from the state in `work`; otherwise one that lies there is overwritten.
         log: called with one row per step, its speed and memory included.
+        budget: tokens of a forward pass, where fewer fit than `config` asks for.
 
     Raises:
         ModelError: the gradient is zero or not finite, or one unit alone does not fit into memory.
         StoreError: the state in `work` is another run's, or cannot be written.
     """
     state = work / STATE
-    cursor = Cursor(budget=config.tokens_per_batch)
+    cursor = Cursor(budget=budget or config.tokens_per_batch)
     if resume and state.exists():
         cursor = load_state(state, engine.parameters, engine.optimizer, identity, engine.scaler)
     tokens = [sum(job.lengths[i] for i in step) for step in job.plan]

@@ -213,7 +213,7 @@ class _Encoder:
             return "unfinished chosen answer"
         if best.finish_reason == "stop" and chosen[0][-1] not in self._ends:
             return "chosen answer without an end token"
-        if any(len(ids) <= unscored for ids, unscored in answers):
+        if any(unscored and unscored >= len(ids) - 1 for ids, unscored in answers):  # the end token is no answer
             return "nothing but thinking"
         if context and len(self.prompt(preference.prompt_id)) + max(len(ids) for ids, _ in answers) > context:
             return "longer than the model's context"

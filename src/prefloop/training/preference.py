@@ -25,8 +25,8 @@ from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import write_json
+from prefloop.training.announce import Show, announce
 from prefloop.training.batches import cut, optimizer_steps, sorted_passes, split
-from prefloop.training.example import Show, annotated
 from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
 from prefloop.training.objective import example_losses
 from prefloop.training.pairs import PairIndex, PromptPairs, pair_groups, prompt_pairs
@@ -50,7 +50,7 @@ def train_preferences(
     initial: Policy | None = None,
     resume: bool = True,
     log: Log = lambda row: None,
-    show: Show = lambda text: None,
+    show: Show | None = None,
 ) -> TrainingResult:
     """Train on pairs and write the checkpoint: an adapter that `PeftModel.from_pretrained` loads, or a whole
     model.
@@ -85,8 +85,10 @@ def train_preferences(
     with trainable(policy, config, seed) as model:
         forward = GroupForward(model)
         engine = Engine.of(forward, config)
-        show(f"{len(training):,} prompts, {sum(pairs):,} pairs; {forward.layout} layout: {forward.why}")
-        show(annotated(policy.tokenizer, units[training[0]].group, ["chosen", "rejected"]))
+        what = f"{len(training):,} prompts, {sum(pairs):,} pairs"
+        groups = [units[i].group for i in training]
+        sides = ["chosen", "rejected"]
+        budget = announce(show, what, forward, groups, policy.tokenizer, sides, config, engine.ranks)
         store = ReferenceStore(forward, engine.module, engine.ranks, policy, initial, config, work / REFERENCE_STORE)
         reference = _reference(store, units, config)
         job = Job(
@@ -103,7 +105,7 @@ def train_preferences(
             lambda module, members: _reference_point(module, forward, members, units, reference, config),
             held_out,
         )
-        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
+        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         save_checkpoint(model, policy, out, engine.ranks)
     result = TrainingResult(out, len(history), history, sum(pairs), dropped, best_step(history), engine.trainable)
     if engine.ranks.main:

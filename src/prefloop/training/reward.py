@@ -23,8 +23,8 @@ from prefloop.models.load import Policy
 from prefloop.models.reward import HEAD, load_reward_model, new_reward_model
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import write_json
+from prefloop.training.announce import Show, announce
 from prefloop.training.batches import optimizer_steps, split
-from prefloop.training.example import Show, annotated
 from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
 from prefloop.training.pairs import PairIndex, PromptPairs, prompt_pairs
 from prefloop.training.trainable import autocast, save_checkpoint, tuned
@@ -46,7 +46,7 @@ def train_reward_model(
     seed: int,
     resume: bool = True,
     log: Log = lambda row: None,
-    show: Show = lambda text: None,
+    show: Show | None = None,
 ) -> TrainingResult:
     """Train a scorer of answers on the policy's layers and write it with its head; read it back and score again.
 
@@ -71,8 +71,11 @@ def train_reward_model(
     with tuned(start.model, config, seed, "SEQ_CLS", [HEAD]) as model:
         scores = GroupScores(model)
         engine = Engine.of(scores, config)
-        show(f"{len(training):,} prompts; {scores.layout} layout: {scores.why}")
-        show(annotated(policy.tokenizer, units[training[0]].group, ["chosen", "rejected"]))
+        groups = [units[i].group for i in training]
+        sides = ["chosen", "rejected"]
+        budget = announce(
+            show, f"{len(training):,} prompts", scores, groups, policy.tokenizer, sides, config, engine.ranks
+        )
         job = Job(
             "reward",
             [
@@ -86,7 +89,7 @@ def train_reward_model(
             lambda i: asdict(units[i]),
             held_out=held_out,
         )
-        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
+        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         probe = [unit.group for unit in units[:4]]
         with torch.no_grad():
             expected = engine.module(scores.pack(probe))

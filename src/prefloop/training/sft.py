@@ -23,8 +23,8 @@ from prefloop.models.load import Policy
 from prefloop.models.template import encode_answer, encode_prompt, thinking_length
 from prefloop.records import Message, content_id
 from prefloop.store.files import write_json
+from prefloop.training.announce import Show, announce
 from prefloop.training.batches import optimizer_steps, sorted_batches, split
-from prefloop.training.example import Show, annotated
 from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
 from prefloop.training.trainable import autocast, save_checkpoint, trainable
 from prefloop.training.update import Log, TrainingResult
@@ -112,7 +112,7 @@ def train_instructions(
     seed: int,
     resume: bool = True,
     log: Log = lambda row: None,
-    show: Show = lambda text: None,
+    show: Show | None = None,
 ) -> TrainingResult:
     """Train a policy on conversations and their answers, and write the checkpoint: an adapter or a whole model.
 
@@ -143,10 +143,10 @@ def train_instructions(
     with trainable(policy, config, seed) as model:
         forward = GroupForward(model)
         engine = Engine.of(forward, config)
-        show(f"{len(training):,} examples; {forward.layout} layout: {forward.why}")
-        show(annotated(policy.tokenizer, groups[training[0]], ["answer"]))
+        what, learned = f"{len(training):,} examples", [groups[i] for i in training]
+        budget = announce(show, what, forward, learned, policy.tokenizer, ["answer"], config, engine.ranks)
         job = _job(forward, groups, weights, plan, config.dtype, held_out)
-        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log)
+        history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         save_checkpoint(model, policy, out, engine.ranks)
     result = TrainingResult(out, len(history), history, len(groups), dropped, best_step(history), engine.trainable)
     if engine.ranks.main:
@@ -199,7 +199,7 @@ def _answers(
             continue
         if thinking == "context":
             unscored = max(unscored, thinking_length(policy.tokenizer, ids))
-        if unscored >= len(ids):
+        if unscored and unscored >= len(ids) - 1:  # the end token is no answer
             drops["nothing but thinking"] += 1
             continue
         groups.append(Group(prompt, (tuple(ids),), (unscored,) if unscored else ()))

@@ -1,0 +1,98 @@
+"""What is worth reading before the first step: what is trained on what, its memory, and one example.
+
+Most mistakes in data show in an example as the model sees it, token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefloop.config.training import Tuning
+from prefloop.errors import ModelError
+from prefloop.models.group import Group, GroupStates
+from prefloop.models.memory import MemoryPlan, available_memory, largest_budget, plan_memory
+from prefloop.training.ranks import Ranks
+
+Show = Callable[[str], None]
+"""Takes text to be read before training starts."""
+
+
+def announce(
+    show: Show | None,
+    what: str,
+    forward: GroupStates,
+    groups: Sequence[Group],
+    tokenizer: Any,
+    names: Sequence[str],
+    config: Tuning,
+    ranks: Ranks,
+) -> int:
+    """Show what will be trained; returns the token budget of a pass: the configured one, or less where memory is short.
+
+    Args:
+        show: None: say nothing, plan nothing, take the configured budget.
+        what: units in words.
+        groups: one per unit; the first is the example.
+        names: of its completions, as for `annotated`.
+    """
+    if show is None:
+        return config.tokens_per_batch
+    show(f"{what}; {forward.layout} layout: {forward.why}")
+    show(annotated(tokenizer, groups[0], names))
+    try:
+        plan = _plan(forward, groups, config, ranks)
+    except ModelError as error:  # a guess: it may still fit
+        show(f"memory: {error}")
+        return config.tokens_per_batch
+    show(f"memory, estimated:\n{plan.text()}")
+    if plan.tokens < min(config.tokens_per_batch, sum(group.tokens for group in groups)):
+        show(f"memory is short: passes of {plan.tokens:,} tokens in place of {config.tokens_per_batch:,}")
+        return plan.tokens
+    return config.tokens_per_batch
+
+
+def _plan(forward: GroupStates, groups: Sequence[Group], config: Tuning, ranks: Ranks) -> MemoryPlan:
+    """Of passes of the configured size; where they do not fit, of the largest that do."""
+    model = forward.base
+    tokens = sum(group.tokens for group in groups)
+    scored = sum(sum(group.scored) for group in groups)
+    longest = max(group.longest for group in groups)
+    size = max(longest, min(config.tokens_per_batch, tokens))
+    weight_bytes = model.dtype.itemsize
+    plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, weight_bytes=weight_bytes)
+    memory = available_memory(model.device) if ranks.world == 1 else None
+    if memory is None or plan.total <= memory:
+        return plan
+    return largest_budget(
+        model.config, config, memory, scored_share=scored / tokens, longest=longest, weight_bytes=weight_bytes
+    )
+
+
+def annotated(tokenizer: Any, group: Group, names: Sequence[str]) -> str:
+    """Prompt and completions with a bar between tokens, and what of them is scored.
+
+    Args:
+        names: of the completions; the last names all that follow.
+    """
+    lines = ["example, token by token", f"  prompt, {len(group.prompt_ids)} tokens, not scored:"]
+    lines.append(f"    {_tokens(tokenizer, group.prompt_ids)}")
+    unscored = group.unscored or (0,) * len(group.completions)
+    for place, (ids, left) in enumerate(zip(group.completions, unscored, strict=True)):
+        name = names[min(place, len(names) - 1)]
+        end = "ends with " + _token(tokenizer, ids[-1]) if ids[-1] in tokenizer.all_special_ids else "without end token"
+        skipped = f" after {left} that are read only" if left else ""
+        lines.append(f"  {name}, {len(ids) - left} tokens scored{skipped}, {end}:")
+        if left:
+            lines.append(f"    ({_tokens(tokenizer, ids[:left])})")
+        lines.append(f"    {_tokens(tokenizer, ids[left:])}")
+    return "\n".join(lines)
+
+
+def _tokens(tokenizer: Any, ids: Sequence[int]) -> str:
+    return "|".join(_token(tokenizer, i) for i in ids)
+
+
+def _token(tokenizer: Any, token_id: int) -> str:
+    """A token as text, line breaks and tabs made visible."""
+    return str(tokenizer.decode([token_id])).replace("\n", "⏎").replace("\t", "⇥")
