@@ -5,7 +5,7 @@ Every case trains a random model (or the embedded policy) on random tokens throu
 set: `VmHWM` on Linux, where `ru_maxrss` starts from the parent's, else `ru_maxrss`. The goal is an estimate within
 25% above and not more than 10% below.
 
-    python benchmarks/memory.py [--models embedded 26m 135m] [--threads 2] [--holes]
+    python benchmarks/memory.py [--models embedded 26m 135m] [--threads 2]
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The memory plan against the measured peak.")
     parser.add_argument("--models", nargs="+", choices=["embedded", "26m", "135m"], default=["embedded", "26m", "135m"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--holes", action="store_true", help="without `return_freed_memory`: the allocator's own way")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -128,7 +127,6 @@ def _random_model(name: str, folder: Path) -> Path:
 def _peak(case: Case, folder: Path, options: argparse.Namespace) -> int:
     given = json.dumps({**vars(case), "folder": str(folder)})
     command = [sys.executable, __file__, "--threads", str(options.threads), "--case", given]
-    command += ["--holes"] if options.holes else []
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
 
@@ -141,15 +139,12 @@ def _measure(
     from prefloop.models.group import GroupForward
     from prefloop.models.lineage import Lineage
     from prefloop.models.load import Policy, read_model
-    from prefloop.models.memory import return_freed_memory
     from prefloop.progress import set_quiet
     from prefloop.training.loop import Engine, Job, run_steps
     from prefloop.training.trainable import trainable
 
     torch.set_num_threads(options.threads)
     set_quiet(True)
-    if not options.holes:
-        return_freed_memory()
     policy = Policy(read_model(Path(folder), "float32").eval(), None, Lineage("random"), folder)  # type: ignore[arg-type]
     tuning = _tuning(Case(model, method, dtype, tokens, longest))
     with trainable(policy, tuning, seed=1) as adapted, tempfile.TemporaryDirectory() as work:

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefloop.config.recipe import Recipe
+from prefloop.models.load import is_hub_id, model_folder
 
 TOKENS_PER_ANSWER = 95
 """Mean answer of the embedded policy; other policies are planned at half of max_new_tokens."""
 
-GENERATE_TOKENS_S, TRAIN_TOKENS_S, JUDGE_ANSWERS_S, QUESTIONS_S = 9_000, 3_800, 800, 110
+GENERATE_TOKENS_S, TRAIN_TOKENS_S, JUDGE_ANSWERS_S, QUESTIONS_S = 9_000, 7_000, 800, 110
 """Rates of the embedded policy on two CPU cores (docs/measurements.md)."""
+
+MEMORY_GB = 5.0
+"""Peak of the shipped recipe with the embedded policy (docs/measurements.md)."""
 
 START_S = 12
 
@@ -55,7 +59,13 @@ class Plan:
 
 
 def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
-    """Count what the recipe asks for; nothing is loaded or built."""
+    """Count what the recipe asks for; nothing is loaded or built.
+
+    Raises:
+        ModelError: the policy is a folder that holds no model.
+    """
+    if not is_hub_id(recipe.policy.model):
+        model_folder(recipe.policy.model)
     task, settings, training = recipe.task, recipe.evaluation, recipe.training
     sampled = task.train_questions * recipe.generation.k
     tested = 2 * (task.test_questions + settings.sampled_questions * settings.samples)
@@ -79,9 +89,9 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
         training_answers=sampled,
         test_answers=tested,
         most_pairs=pairs,
-        training_steps=-(-pairs * training.epochs // training.batch_pairs),
+        training_steps=-(-pairs * training.epochs // training.batch_pairs) * seeds * (2 if baselines else 1),
         seconds=round(seconds) * seeds if embedded else None,
-        memory_gb=2.0 if embedded else None,
+        memory_gb=MEMORY_GB if embedded else None,
         seeds=seeds,
         baselines=baselines,
     )

@@ -214,12 +214,8 @@ def model_folder(source: str) -> Path:
     Raises:
         ModelError: nothing there, or no model; says what is missing.
     """
-    if source == "embedded":
-        folder = EMBEDDED
-    elif Path(source).expanduser().exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        folder = Path(source).expanduser()
-    else:
-        folder = _fetched(source)
+    local = EMBEDDED if source == "embedded" else Path(source).expanduser()
+    folder = _fetched(source) if is_hub_id(source) else local
     if not folder.is_dir():
         raise ModelError(
             f"no model folder {folder}: give a from_pretrained folder, a hub id (owner/name), or 'embedded'"
@@ -229,6 +225,12 @@ def model_folder(source: str) -> Path:
     if missing:
         raise ModelError(f"{folder} is not a model folder: it has no {' and no '.join(missing)}")
     return folder
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source` names a model of the hub: ``owner/name`` that is no path."""
+    path = Path(source).expanduser().exists() or source.startswith((".", "/", "~"))
+    return not path and source.count("/") == 1
 
 
 def _fetched(hub_id: str) -> Path:

@@ -6,15 +6,12 @@ follow. Nothing is loaded, and a 7B model takes as long as a small one.
 
 On the CPU a process holds more than its live tensors: `PROCESS_BYTES` for Python and its libraries, and what the C
 allocator has been given back and keeps. glibc keeps much: after the first large tensor is freed it no longer takes
-tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it
-(``benchmarks/memory.py --holes``). `return_freed_memory` puts an end to that; the plan assumes that it was called.
-Not in the plan: PyTorch keeps what oneDNN prepared for each shape of a bfloat16 product, 1,024 of them, so a run
-whose passes all differ grows; the variable ``LRU_CACHE_CAPACITY`` of the environment, read at the first, limits that.
+tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it.
+To forbid it that costs more time than the memory is worth (docs/lab-notes.md).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +32,8 @@ if TYPE_CHECKING:
 PROCESS_BYTES = 500 * 2**20
 """Python with torch, transformers and PEFT, after a first small pass, on the CPU (``benchmarks/memory.py``)."""
 
-ALLOCATOR_SHARE = 0.05
-"""Of what a pass holds: freed memory that the allocator keeps all the same."""
-
-OWN_MAPPING_BYTES = 2**20
-"""Tensors of at least this size come from the system and go back to it."""
+ALLOCATOR_SHARE = 1.0
+"""Of what a pass holds: freed memory that the allocator keeps (``benchmarks/memory.py``)."""
 
 STEP_TOKENS = 64
 """Budgets are multiples of this."""
@@ -49,9 +43,6 @@ MOST_TOKENS = 65_536
 
 PROBED = (2, 4)
 """Layers of the models that are run on shapes."""
-
-M_MMAP_THRESHOLD = -3
-"""Its number in glibc's ``malloc.h``."""
 
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NO_LIMIT = 2**60
@@ -173,20 +164,6 @@ def largest_budget(
             rise = max(1.0, (tried.total - best.total) / (middle - low))
             low, best = middle, tried
     return best
-
-
-def return_freed_memory() -> None:
-    """Have the C library give every large tensor back to the system when it is freed; call it before training.
-
-    glibc raises the size from which it does so up to 32 MiB by itself (``mallopt(3)``, M_MMAP_THRESHOLD); setting it
-    once ends that. Numbers do not change. Other C libraries have no such setting: nothing happens.
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, OWN_MAPPING_BYTES)
-        libc.malloc_trim(0)
-    except (OSError, AttributeError, TypeError):
-        return
 
 
 def available_memory(device: torch.device | str = "cpu") -> int | None:

@@ -20,15 +20,19 @@ LONGER = 1.25
 """Chosen answers this much longer than rejected ones teach length."""
 
 
-def alarms(history: Sequence[Figures]) -> list[str]:
-    """What the last step set off that the steps before had not."""
-    if len(history) < WINDOW:
-        return []
-    return [
-        text
-        for raised, text in ALARMS.items()
-        if raised(history) and not any(raised(history[:end]) for end in range(WINDOW, len(history)))
-    ]
+class Alarms:
+    """Looks at a history after every step; says each thing once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, history: Sequence[Figures]) -> list[str]:
+        """What the last steps set off that was not said before."""
+        if len(history) < WINDOW:
+            return []
+        found = [text for raised, text in ALARMS.items() if text not in self._said and raised(history)]
+        self._said.update(found)
+        return found
 
 
 def _mean(history: Sequence[Mapping[str, float]], name: str) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from prefloop.errors import ModelError
 from prefloop.progress import note, progress
 from prefloop.store.files import write_json
-from prefloop.training.alarms import alarms
+from prefloop.training.alarms import Alarms
 from prefloop.training.checkpoint import BEST, STATE, Cursor, load_state, load_weights, save_state, save_weights
 from prefloop.training.ranks import Ranks
 from prefloop.training.schedule import learning_rate
@@ -143,6 +143,7 @@ def run_steps(
     if resume and state.exists():
         cursor = load_state(state, engine.parameters, engine.optimizer, identity, engine.scaler)
     tokens = [sum(job.lengths[i] for i in step) for step in job.plan]
+    alarms = Alarms()
     with progress(job.label, sum(tokens), "tokens", done=sum(tokens[: cursor.step])) as advance:
         while cursor.step < len(job.plan) and not _stopped(cursor.history, config.patience):
             started = time.monotonic()
@@ -204,7 +205,8 @@ def _passes(engine: Engine, job: Job, units: Sequence[int], budget: int) -> Figu
     """
     given, figures = job.prepare(engine.module, units)
     total = sum(job.weights[i] for i in units)
-    found: dict[str, float] = {}
+    found: dict[str, Tensor] = {}
+    tokens = padding = 0.0
     parts = engine.ranks.parts([job.lengths[i] for i in units], budget)
     for number, (part, counts) in enumerate(parts, 1):
         with engine.ranks.accumulating(engine.module, last=number == len(parts)):
@@ -212,12 +214,14 @@ def _passes(engine: Engine, job: Job, units: Sequence[int], budget: int) -> Figu
             if torch.is_grad_enabled():
                 loss = outcome.loss * (counts / total)
                 engine.ranks.backward(loss if engine.scaler is None else engine.scaler.scale(loss))
-        sums = {"loss": outcome.loss.detach(), **outcome.figures}
-        for name, value in [*sums.items(), ("tokens", outcome.tokens * total), ("padding", outcome.padding * total)]:
-            found[name] = found.get(name, 0.0) + counts * float(value) / total
-    found = engine.ranks.summed(found)
-    padding, tokens = found.pop("padding"), found.pop("tokens")
-    return {**figures, **found, "padding": padding / (padding + tokens)}
+        for name, value in {"loss": outcome.loss.detach(), **outcome.figures}.items():
+            found[name] = found.get(name, 0.0) + value * (counts / total)
+        tokens += counts * outcome.tokens
+        padding += counts * outcome.padding
+    values = torch.stack(list(found.values())).tolist()  # one wait for the device per step, not one per figure
+    whole = engine.ranks.summed({**dict(zip(found, values, strict=True)), "tokens": tokens, "padding": padding})
+    tokens, padding = whole.pop("tokens"), whole.pop("padding")
+    return {**figures, **whole, "padding": padding / (padding + tokens)}
 
 
 def _update(engine: Engine, job: Job, step: int, rate: float, config: Optimisation, work: Path) -> float:
