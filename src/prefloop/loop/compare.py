@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.evaluation.tables import correct
 from prefloop.generation.generate import Sampling, generate_completions
@@ -81,6 +82,12 @@ def compare_methods(
     found = {"before": before, "methods": [asdict(row) for row in rows], "questions": questions}
     write_json(out / "comparison.json", found)
     return found
+
+
+def _read_by(method: str, settings: Sequence[str]) -> list[str]:
+    """The method, and the settings that it reads: the adapter's mean nothing where all weights are trained."""
+    idle = {f"training.{option}" for option in Tuning.idle.get(("method", method), ())}
+    return [f"training.method={method}", *(s for s in settings if s.partition("=")[0] not in idle)]
 
 
 def _trained(

@@ -12,7 +12,7 @@ from typing import Any
 from prefloop.config.objectives import OBJECTIVES
 from prefloop.config.recipe import load_recipe
 from prefloop.config.training import TrainingConfig
-from prefloop.errors import ConfigError, StoreError
+from prefloop.errors import ConfigError, DataError, StoreError
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.training import read_preference_set
 from prefloop.maths.statistics import SHARE, clustered_mean_interval, paired_bootstrap
@@ -114,7 +114,9 @@ def _trials(
 def _pairs(folder: Path, seed: int) -> Pairs:
     prompts, completions, preferences = read_preference_set(folder)
     asked = sorted({preference.prompt_id for preference in preferences})
-    _, chosen = split(len(asked), HELD_OUT, seed)
+    if len(asked) < 4:
+        raise DataError(f"{folder} has pairs of {len(asked)} prompts: too few to hold two out and train on the others")
+    _, chosen = split(len(asked), max(HELD_OUT, 2 / len(asked)), seed)
     kept = {asked[i] for i in chosen}
     return Pairs(
         prompts,
