@@ -73,9 +73,7 @@ def compare_methods(
     for method in methods:
         note(f"method {method}")
         folder = out / method
-        summary = _trained(
-            data, folder, [HELD_OUT, *settings, f"training.method={method}"], model, seed, device, resume
-        )
+        summary = _trained(data, folder, [HELD_OUT, *_read_by(method, settings)], model, seed, device, resume)
         accuracy = _accuracy(_tuned(model, method, folder, device), questions) if questions else None
         rows.append(_row(method, summary, folder, accuracy))
     before = _accuracy(load_policy(model, device=device), questions) if questions else None
