@@ -20,7 +20,8 @@ from typing import Any
 import torch
 import transformers
 
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.config.sampling import Sampling
+from prefloop.generation.generate import generate_completions
 from prefloop.models.lineage import Lineage
 from prefloop.models.load import EMBEDDED, Policy, load_policy
 from prefloop.models.template import encode_prompt, end_token_ids

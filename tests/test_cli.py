@@ -126,7 +126,7 @@ MISTAKES = [
     ("prefer bad.jsonl --import --out p", 3, "no usable preference"),
     ("show occupied", 5, "is not a run folder"),
     ("report gone", 5, "is not a run folder"),
-    ("train gone --out x", 3, "does not exist"),
+    ("train preference gone --out x", 3, "is no preference set"),
     ("judge good.jsonl good.jsonl --out x.parquet", 3, "not a readable Parquet"),
 ]
 

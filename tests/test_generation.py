@@ -29,10 +29,11 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicCache
 
+from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError, ModelError
 from prefloop.generation import generate as generate_module
 from prefloop.generation.cache import GrowingLayer, cache_bytes, growing_cache, rows_can_move
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.generation.generate import generate_completions
 from prefloop.generation.sampler import choose, log_probability, uniforms
 from prefloop.models.lineage import Lineage
 from prefloop.models.load import Policy

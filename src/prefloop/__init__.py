@@ -33,7 +33,7 @@ _API = {
     "PreferenceConfig": ("prefloop.config.recipe", "PreferenceConfig"),
     "RewardTrainingConfig": ("prefloop.config.training", "RewardTrainingConfig"),
     "Recipe": ("prefloop.config.recipe", "Recipe"),
-    "Sampling": ("prefloop.generation.generate", "Sampling"),
+    "Sampling": ("prefloop.config.sampling", "Sampling"),
     "SftTrainingConfig": ("prefloop.config.training", "SftTrainingConfig"),
     "TrainingConfig": ("prefloop.config.training", "TrainingConfig"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ def set_quiet(quiet: bool) -> None:
     """Silence all progress output (used by ``--json`` and the tests)."""
     global _quiet
     _quiet = quiet
+
+
+def main_process() -> bool:
+    """Whether this process is the one, of several that train together, that writes files and speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def note(message: str) -> None:

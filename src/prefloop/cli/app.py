@@ -66,9 +66,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
     signal.signal(signal.SIGINT, _interrupt)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes: the first speaks
-        from prefloop.progress import set_quiet
+    from prefloop.progress import main_process, set_quiet
 
+    if not main_process():
         set_quiet(True)
     try:
         app()

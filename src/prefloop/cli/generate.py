@@ -33,7 +33,7 @@ def generate(
 
     Example: prefloop generate questions.jsonl --out completions.parquet --k 4
     """
-    from prefloop.generation.generate import Sampling
+    from prefloop.config.sampling import Sampling
     from prefloop.loop.stages import generate_file
 
     if greedy and (k, temperature, top_p) != (None, None, None):

@@ -158,7 +158,7 @@ def reward(
 
 
 def _finished(summary: dict[str, Any], unit: str, out: Path, json_: bool) -> None:
-    from prefloop.training.ranks import main_process
+    from prefloop.progress import main_process
 
     if not main_process():
         return

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefloop.config.sampling import Sampling
 from prefloop.errors import ModelError
 from prefloop.generation.cache import growing_cache, rows_can_move
-from prefloop.generation.sampler import Sampling, choose, log_probability
+from prefloop.generation.sampler import choose, log_probability
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from dataclasses import asdict
 
 import torch
 
+from prefloop.config.sampling import Sampling
 from prefloop.errors import DataError
 from prefloop.generation.cache import cache_bytes
 from prefloop.generation.decode import Answer, decode
-from prefloop.generation.sampler import Sampling, uniforms
+from prefloop.generation.sampler import uniforms
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_prompt, end_token_ids
 from prefloop.progress import progress

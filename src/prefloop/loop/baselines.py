@@ -11,8 +11,8 @@ from typing import Any
 
 from prefloop.config.objectives import LOSS_OPTIONS
 from prefloop.config.recipe import Recipe, TrainingConfig
+from prefloop.config.sampling import Sampling
 from prefloop.evaluation.metrics import majority_correct
-from prefloop.generation.generate import Sampling
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.run import answered, load_checkpoint
 from prefloop.maths.statistics import SHARE, paired_bootstrap

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.config.sampling import Sampling
 from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.evaluation.tables import correct
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.maths.statistics import SHARE, clustered_mean_interval
 from prefloop.models.export import export_model

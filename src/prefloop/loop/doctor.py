@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop.errors import PrefloopError
-from prefloop.loop.run import versions
+from prefloop.loop.software import versions
 from prefloop.models.load import EMBEDDED, load_policy
 from prefloop.sql.pool import SandboxPool
 from prefloop.store.files import cache_folder

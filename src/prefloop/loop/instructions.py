@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import JudgeConfig, TaskConfig
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.config.sampling import Sampling
+from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.models.load import load_policy
 from prefloop.records import Prompt

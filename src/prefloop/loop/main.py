@@ -7,9 +7,7 @@ from typing import Any
 
 from prefloop.config.recipe import Recipe
 from prefloop.errors import ConfigError
-from prefloop.loop.baselines import run_baselines
-from prefloop.loop.reporting import report_run
-from prefloop.loop.run import run_seed, versions
+from prefloop.loop.software import versions
 from prefloop.maths.statistics import seed_summary
 from prefloop.models.load import base_lineage
 from prefloop.store.files import write_json
@@ -47,13 +45,13 @@ def run_recipe(
     """
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
-    _threads(recipe.threads)
     out = Path(out)
     identity = {"recipe": recipe.model_dump(mode="json"), "seeds": seeds, "baselines": baselines}
     identity["policy"] = base_lineage(recipe.policy.model).id
     with RunFolder.open(out, identity, resume, overwrite) as folder:
         if folder.finished:
             return folder.document("evaluation.json", dict)
+        _threads(recipe.threads)
         software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(_threads(0))})
         evaluation = _seed(recipe, folder, baselines)
         found = {recipe.seed: evaluation}
@@ -61,6 +59,8 @@ def run_recipe(
             found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
         whole = {**evaluation, **_over_seeds(found)}
         write_json(out / "evaluation.json", whole)
+        from prefloop.loop.reporting import report_run
+
         report_run(out, out / "report.html")
         folder.finish(
             {
@@ -78,6 +78,9 @@ def run_recipe(
 
 
 def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
+    from prefloop.loop.baselines import run_baselines  # takes seconds: mistakes are found before
+    from prefloop.loop.run import run_seed
+
     evaluation = run_seed(recipe, folder)
     if not baselines:
         return evaluation

@@ -5,31 +5,24 @@ Each stage is one function of the room below; this file only says what follows w
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import PreferenceConfig, Recipe
+from prefloop.config.sampling import Sampling
 from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
-from prefloop.generation.generate import Sampling, generate_completions
+from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.models.load import Policy, load_policy, merged
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
-from prefloop.tasks.nba.task import judge_databases, test_prompts, train_prompts
+from prefloop.tasks.nba.task import ORIGIN, judge_databases, test_prompts, train_prompts
 from prefloop.tasks.nba.text import normalised
 from prefloop.training.preference import pair_logps, train_preferences
-
-PACKAGES = ("numpy", "peft", "pyarrow", "sqlglot", "torch", "transformers")
-
-
-ORIGIN = "The league is simulated and all player names are generated: any likeness to a person is chance."
-"""What a card says of prompts of the nba-sql task."""
 
 
 @dataclass(frozen=True)
@@ -232,12 +225,3 @@ def sampled_subset(test: Sequence[Prompt], count: int) -> list[Prompt]:
     ordered = sorted(test, key=lambda prompt: prompt.id)
     count = min(count, len(ordered))
     return [ordered[i * len(ordered) // count] for i in range(count)]
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    return {
-        "prefloop": version("prefloop"),
-        "python": platform.python_version(),
-        **{p: version(p) for p in PACKAGES},
-    }

@@ -1,4 +1,7 @@
-"""Single stages over files: what the commands beside `prefloop run` and Python users call, one function each."""
+"""Single stages over files: what the commands beside `prefloop run` and Python users call, one function each.
+
+What computes is imported inside the functions, once their inputs are read: it takes seconds, a mistake should not.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import JudgeConfig, PreferenceConfig, Recipe
+from prefloop.config.sampling import Sampling
 from prefloop.errors import DataError, StoreError
-from prefloop.evaluation.compare import evaluate
-from prefloop.generation.generate import Sampling, generate_completions
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.run import ORIGIN, compared_answers, versions
-from prefloop.models.load import load_policy
+from prefloop.loop.software import versions
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
@@ -25,7 +26,7 @@ from prefloop.store.files import cache_folder, file_hash, unused
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records, write_records
-from prefloop.tasks.nba.task import NAME, judge_databases, test_prompts
+from prefloop.tasks.nba.task import NAME, ORIGIN, judge_databases, test_prompts
 
 META = {"gold_sql": str, "compare_sql": str, "comparison": dict, "gold_length": int}
 """What the execution judge reads of a prompt's meta, and its types."""
@@ -49,6 +50,10 @@ def generate_file(
     asked = [prompt for prompt in read_prompts(prompts) if split in (None, prompt.split)]
     if not asked:
         raise DataError(f"{prompts} has no prompt" + (f" of split '{split}'" if split else ""))
+    unused(out)
+    from prefloop.generation.generate import generate_completions
+    from prefloop.models.load import load_policy
+
     policy = load_policy(model, adapter, dtype, device)
     sampling = sampling or Sampling()
     identity = [[p.id for p in asked], policy.lineage.id, sampling.settings, sampling.k, seed, dtype]
@@ -177,11 +182,6 @@ def evaluate_models(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Compare two checkpoints on the same questions; answers, judgements and ``evaluation.json`` go to `out`."""
-    settings = recipe.policy
-    policies = {
-        "before": load_policy(before, dtype=settings.dtype, device=settings.device),
-        "after": load_policy(after, adapter, settings.dtype, settings.device),
-    }
     if prompts:
         test = [prompt for prompt in read_prompts(prompts) if prompt.split == "test"]
         lacking = {"gold_sql", "template", "seen"} - set.intersection(*(set(p.meta) for p in test)) if test else set()
@@ -190,6 +190,15 @@ def evaluate_models(
             raise DataError(f"{prompts} {reason}: give prompts.parquet of a run")
     else:
         test = list(test_prompts(recipe.task, judge_databases(), recipe.judge.workers).prompts)
+    from prefloop.evaluation.compare import evaluate
+    from prefloop.loop.run import compared_answers
+    from prefloop.models.load import load_policy
+
+    settings = recipe.policy
+    policies = {
+        "before": load_policy(before, dtype=settings.dtype, device=settings.device),
+        "after": load_policy(after, adapter, settings.dtype, settings.device),
+    }
     identity = {
         "recipe": recipe.model_dump(mode="json"),
         "before": policies["before"].lineage.id,

@@ -1,4 +1,7 @@
-"""Training over files: what `prefloop train` and Python users call, one function for each kind."""
+"""Training over files: what `prefloop train` and Python users call, one function for each kind.
+
+What computes is imported inside the functions, once their inputs are read: it takes seconds, a mistake should not.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
 from prefloop.errors import DataError
@@ -16,15 +19,13 @@ from prefloop.loop.console import TrainingConsole
 from prefloop.loop.trackers import tracked
 from prefloop.models.load import load_policy
 from prefloop.preferences.instructions import read_instructions
-from prefloop.progress import note
+from prefloop.progress import main_process, note
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.store.files import unused
 from prefloop.store.tables import read_records
-from prefloop.training.preference import train_preferences
-from prefloop.training.ranks import main_process
-from prefloop.training.reward import train_reward_model
-from prefloop.training.sft import train_instructions
-from prefloop.training.update import Log, TrainingResult, peak_memory_gb
+
+if TYPE_CHECKING:
+    from prefloop.training.update import Log, TrainingResult
 
 
 def preference_folder(
@@ -50,6 +51,9 @@ def preference_folder(
         track: trackers that follow the figures.
     """
     prompts, completions, pairs = read_preference_set(preferences)
+    unused(Path(out))
+    from prefloop.training.preference import train_preferences
+
     policy = load_policy(model, adapter, dtype, device)
     reference = load_policy(initial, dtype=dtype, device=device) if initial else None
     lineages = [policy.lineage.id, reference.lineage.id if reference else None]
@@ -87,6 +91,9 @@ def reward_folder(
 ) -> dict[str, Any]:
     """Train a reward model on a preference set or a run's preferences; it goes to `out` with its head."""
     prompts, completions, pairs = read_preference_set(preferences)
+    unused(Path(out))
+    from prefloop.training.reward import train_reward_model
+
     policy = load_policy(model, dtype=dtype, device=device)
     identity = ["reward", [asdict(p) for p in pairs], policy.lineage.id, config.model_dump(), seed]
     started = time.monotonic()
@@ -113,6 +120,9 @@ def instruction_file(
 ) -> dict[str, Any]:
     """Fine-tune a policy on instructions and answers; the checkpoint goes to `out`."""
     found = read_instructions(Path(data))
+    unused(Path(out))
+    from prefloop.training.sft import train_instructions
+
     policy = load_policy(model, adapter, dtype, device)
     identity = ["sft", list(found.examples), policy.lineage.id, config.model_dump(), seed]
     started = time.monotonic()
@@ -165,6 +175,8 @@ def _log(out: Path, config: Any, every: int, track: Sequence[str]) -> Iterator[L
 
 
 def _summary(result: TrainingResult, started: float) -> dict[str, Any]:
+    from prefloop.training.update import peak_memory_gb
+
     return {
         "seconds": time.monotonic() - started,
         "peak_memory_gb": peak_memory_gb(),

@@ -20,11 +20,6 @@ Part = tuple[list[int], float]
 """Members of a forward pass, and 1; or 0 if the pass only keeps this process in step with the others."""
 
 
-def main_process() -> bool:
-    """Whether this process is the one that writes files and speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class Ranks:
     """This process among those that train together.
 

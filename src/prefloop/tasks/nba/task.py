@@ -28,6 +28,9 @@ from prefloop.tasks.nba.questions.worlds import LeagueWorld
 from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
 
+ORIGIN = "The league is simulated and all player names are generated: any likeness to a person is chance."
+"""What a card says of prompts of the nba-sql task."""
+
 NAME = "nba-sql"
 TEST_SEED = 90_210
 """The test set is the same for every seed of a run."""
