@@ -5,7 +5,7 @@ Most mistakes in data show in an example as the model sees it, token by token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefloop.config.training import Tuning
@@ -21,6 +21,7 @@ Show = Callable[[str], None]
 def announce(
     show: Show | None,
     what: str,
+    dropped: Mapping[str, int],
     forward: GroupStates,
     groups: Sequence[Group],
     tokenizer: Any,
@@ -33,12 +34,14 @@ def announce(
     Args:
         show: None: say nothing, plan nothing, take the configured budget.
         what: units in words.
+        dropped: what is not trained on, by reason.
         groups: one per unit; the first is the example.
         names: of its completions, as for `annotated`.
     """
     if show is None:
         return config.tokens_per_batch
-    show(f"{what}; {forward.layout} layout: {forward.why}")
+    lost = "".join(f"; dropped: {count:,} {reason}" for reason, count in dropped.items())
+    show(f"{what}{lost}; {forward.layout} layout: {forward.why}")
     show(annotated(tokenizer, groups[0], names))
     try:
         plan = _plan(forward, groups, config, ranks)
