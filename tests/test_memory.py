@@ -10,12 +10,13 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
-from prefloop.models import memory
+from prefloop.models import free_memory, memory
 from prefloop.models.footprint import _Live
+from prefloop.models.free_memory import available_memory
 from prefloop.models.group import Group, GroupForward
 from prefloop.models.lineage import Lineage
 from prefloop.models.load import Policy
-from prefloop.models.memory import MemoryPlan, available_memory, even_groups, largest_budget, plan_memory
+from prefloop.models.memory import MemoryPlan, even_groups, largest_budget, plan_memory
 from prefloop.training.trainable import trainable
 
 VOCABULARY, WIDTH, INNER, LAYERS = 96, 16, 24, 3
@@ -189,9 +190,9 @@ def test_limits_of_control_groups_count_from_the_innermost_out(tmp_path, monkeyp
     (tmp_path / "a" / "memory.stat").write_text("anon 300\ninactive_file 300\n")
     own = tmp_path / "cgroup"
     own.write_text("0::/a/b\n")
-    monkeypatch.setattr(memory, "OWN_GROUPS", own)
+    monkeypatch.setattr(free_memory, "OWN_GROUPS", own)
     # 700 - 300 of files = 400 held by all, 150 of it ours: 1000 - 250 are left to us, what we hold included
-    assert memory._group_limits(150, tmp_path) == [750]
+    assert free_memory._group_limits(150, tmp_path) == [750]
 
 
 def test_version_one_without_a_limit_says_nothing(tmp_path, monkeypatch):
@@ -201,24 +202,24 @@ def test_version_one_without_a_limit_says_nothing(tmp_path, monkeypatch):
     (folder / "memory.usage_in_bytes").write_text("700\n")
     own = tmp_path / "cgroup"
     own.write_text("5:cpu,memory:/job\n3:devices:/\n")
-    monkeypatch.setattr(memory, "OWN_GROUPS", own)
-    assert memory._group_limits(0, tmp_path) == []
+    monkeypatch.setattr(free_memory, "OWN_GROUPS", own)
+    assert free_memory._group_limits(0, tmp_path) == []
     (folder / "memory.limit_in_bytes").write_text("1000\n")
-    assert memory._group_limits(0, tmp_path) == [300]
+    assert free_memory._group_limits(0, tmp_path) == [300]
 
 
 @pytest.mark.parametrize("text", ["", "MemAvailable:\n", "MemAvailable: many kB\n", "MemTotal: 5 kB\n"])
 def test_unreadable_limits_are_none(tmp_path, text):
     path = tmp_path / "meminfo"
-    assert memory._kilobytes(path, "MemAvailable:") is None
+    assert free_memory._kilobytes(path, "MemAvailable:") is None
     path.write_text(text)
-    assert memory._kilobytes(path, "MemAvailable:") is None
+    assert free_memory._kilobytes(path, "MemAvailable:") is None
 
 
 def test_a_system_that_says_nothing(monkeypatch):
-    monkeypatch.setattr(memory, "_kilobytes", lambda path, name: None)
-    monkeypatch.setattr(memory, "OWN_GROUPS", Path("/nowhere"))
-    monkeypatch.setattr(memory, "_physical", lambda: None)
+    monkeypatch.setattr(free_memory, "_kilobytes", lambda path, name: None)
+    monkeypatch.setattr(free_memory, "OWN_GROUPS", Path("/nowhere"))
+    monkeypatch.setattr(free_memory, "_physical", lambda: None)
     assert available_memory() is None
-    monkeypatch.setattr(memory, "_physical", lambda: 2**30)
+    monkeypatch.setattr(free_memory, "_physical", lambda: 2**30)
     assert available_memory() == 2**30

@@ -59,7 +59,7 @@ def preference_folder(
     lineages = [policy.lineage.id, reference.lineage.id if reference else None]
     identity = [[asdict(p) for p in pairs], lineages, config.model_dump(), seed]
     started = time.monotonic()
-    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
+    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
         result = train_preferences(
             policy,
             pairs,
@@ -70,6 +70,7 @@ def preference_folder(
             work=work,
             seed=seed,
             initial=reference,
+            resume=resume,
             log=log,
             show=note,
         )
@@ -97,9 +98,9 @@ def reward_folder(
     policy = load_policy(model, dtype=dtype, device=device)
     identity = ["reward", [asdict(p) for p in pairs], policy.lineage.id, config.model_dump(), seed]
     started = time.monotonic()
-    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
+    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
         result = train_reward_model(
-            policy, pairs, completions, prompts, config, out, work=work, seed=seed, log=log, show=note
+            policy, pairs, completions, prompts, config, out, work=work, seed=seed, resume=resume, log=log, show=note
         )
     return _summary(result, started)
 
@@ -126,8 +127,10 @@ def instruction_file(
     policy = load_policy(model, adapter, dtype, device)
     identity = ["sft", list(found.examples), policy.lineage.id, config.model_dump(), seed]
     started = time.monotonic()
-    with _work(out, identity, resume) as work, _log(out, config, log_every, track) as log:
-        result = train_instructions(policy, found.examples, config, out, work=work, seed=seed, log=log, show=note)
+    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
+        result = train_instructions(
+            policy, found.examples, config, out, work=work, seed=seed, resume=resume, log=log, show=note
+        )
     return {**_summary(result, started), "bad_rows": [asdict(row) for row in found.bad]}
 
 
@@ -150,13 +153,11 @@ def read_preference_set(
 
 
 @contextmanager
-def _work(out: Path, identity: Any, resume: bool) -> Iterator[Path]:
+def _work(out: Path, identity: Any) -> Iterator[Path]:
     """Folder of the resumable state beside `out`, removed once training has ended."""
     out = Path(out)
     unused(out)
     work = out.with_name(f".{out.name}.{content_id(identity)}.work")
-    if not resume and main_process():
-        shutil.rmtree(work, ignore_errors=True)
     yield work
     if main_process():
         shutil.rmtree(work, ignore_errors=True)

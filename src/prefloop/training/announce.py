@@ -10,8 +10,9 @@ from typing import Any
 
 from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
+from prefloop.models.free_memory import available_memory
 from prefloop.models.group import Group, GroupStates
-from prefloop.models.memory import MemoryPlan, available_memory, largest_budget, plan_memory
+from prefloop.models.memory import MemoryPlan, largest_budget, plan_memory
 from prefloop.training.ranks import Ranks
 
 Show = Callable[[str], None]
