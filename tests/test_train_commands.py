@@ -208,7 +208,7 @@ def test_the_commands_and_what_they_say(preferences: Path, model: Path, tmp_path
 
 
 def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path) -> None:
-    settings = ["training.learning_rate=0.005", "training.lora_rank=4", "training.held_out=0.2"]
+    settings = {"training.learning_rate": 0.005, "training.lora_rank": 4, "training.held_out": 0.2}
     found = compare_methods(instructions, tmp_path / "out", settings, model=str(model), device="cpu")
     rows = {row["method"]: row for row in found["methods"]}
     assert list(rows) == ["lora", "qlora", "full"]
@@ -222,8 +222,19 @@ def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path
     again = compare_methods(instructions, tmp_path / "out", settings, model=str(model), device="cpu", resume=True)
     assert again == found
     assert (tmp_path / "out" / "lora.json").read_bytes() == kept
+    with pytest.raises(StoreError, match="other data or settings"):
+        compare_methods(instructions, tmp_path / "out", {}, model=str(model), device="cpu", resume=True)
+    for wrong in ({"training.method": "full"}, {"training.held_out": 0.0}):
+        with pytest.raises(ConfigError, match="trains by every method"):
+            compare_methods(instructions, tmp_path / "new", wrong, model=str(model))
     with pytest.raises(ModelError, match="training full failed"):
-        compare_methods(instructions, tmp_path / "new", ["training.epochs=0"], methods=["full"], model=str(model))
+        compare_methods(
+            instructions,
+            tmp_path / "new",
+            {"training.tokens_per_batch": 64, "training.learning_rate": 1e30},
+            methods=["full"],
+            model=str(model),
+        )
 
 
 def test_a_sweep_compares_on_pairs_no_trial_saw_and_goes_on(
@@ -250,11 +261,11 @@ def test_a_sweep_compares_on_pairs_no_trial_saw_and_goes_on(
 
         plain, calls = module._run, []
 
-        def stopping(*arguments: Any) -> None:
+        def stopping(*arguments: Any, **options: Any) -> None:
             calls.append(1)
             if len(calls) > number:
                 raise KeyboardInterrupt
-            plain(*arguments)
+            plain(*arguments, **options)
 
         return stopping
 
@@ -269,7 +280,7 @@ def test_a_sweep_compares_on_pairs_no_trial_saw_and_goes_on(
     resumed = run(tmp_path / "cut", resume=True)
     for ours, theirs in zip(resumed["trials"], found["trials"], strict=True):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
-    with pytest.raises(StoreError, match="something else than this sweep"):
+    with pytest.raises(StoreError, match="other data or settings"):
         sweep(preferences, tmp_path / "cut", {}, **options, device="cpu", resume=True)
     with pytest.raises(ConfigError, match="at least two trials"):
         sweep(preferences, tmp_path / "one", {}, model=str(model), device="cpu")

@@ -196,9 +196,8 @@ def compare(
     """
     from prefloop.loop.compare import compare_methods, comparison_text
 
-    overrides(settings)  # to name a mistake before the first training
     found = compare_methods(
-        data, out, settings or (), model=model, questions=questions, seed=seed, device=device, resume=resume
+        data, out, overrides(settings), model=model, questions=questions, seed=seed, device=device, resume=resume
     )
     print_json(found) if json_ else typer.echo(comparison_text(found))
 

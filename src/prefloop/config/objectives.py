@@ -40,8 +40,8 @@ OBJECTIVES: dict[str, frozenset[str]] = {
     "apo-down": REFERENCED | {"ld_alpha"},
     "nca": REFERENCED | {"ld_alpha"},
     "sppo": REFERENCED | {"ld_alpha"},
-    "kto": frozenset({"beta", "lambda_good", "lambda_bad"}),
-    "plackett-luce": frozenset({"beta"}),
+    "kto": frozenset({"beta", "reference", "lambda_good", "lambda_bad"}),
+    "plackett-luce": frozenset({"beta", "reference"}),
     "sft": frozenset(),
 }
 """Objective, and the options of the training section that change its loss."""

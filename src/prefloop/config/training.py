@@ -48,9 +48,10 @@ class Tuning(Section):
     )
     evaluate_every: int = Field(20, ge=1, description="steps between looks at what is held out")
     patience: int = Field(0, ge=0, description="stop after this many looks without a better one; 0: never")
-    thinking: Literal["scored", "context"] = Field(
-        "scored", description="thinking sections of answers: learned from, or read but not scored"
-    )
+
+
+Thinking = Literal["scored", "context"]
+THINKING = "thinking sections of answers: learned from, or read but not scored"
 
 
 class TrainingConfig(Tuning):
@@ -81,6 +82,7 @@ class TrainingConfig(Tuning):
     lambda_good: float = Field(1.0, gt=0, description="kto: weight of good answers")
     lambda_bad: float = Field(1.0, gt=0, description="kto: weight of bad answers")
     rankings: Literal["ends", "all-pairs"] = Field("ends", description="longer rankings: best with worst, or all pairs")
+    thinking: Thinking = Field("scored", description=THINKING)
     batch_pairs: int = Field(16, ge=1, description="pairs per optimizer step")
 
     @property
@@ -92,6 +94,7 @@ class TrainingConfig(Tuning):
 class SftTrainingConfig(Tuning):
     """How a model learns from instructions and answers."""
 
+    thinking: Thinking = Field("scored", description=THINKING)
     batch_examples: int = Field(16, ge=1, description="examples per optimizer step")
 
 

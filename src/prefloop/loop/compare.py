@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.config.recipe import JudgeConfig, TaskConfig, training_section
 from prefloop.config.sampling import Sampling
-from prefloop.config.training import Tuning
-from prefloop.errors import ModelError
+from prefloop.config.training import SftTrainingConfig, Tuning
+from prefloop.errors import ConfigError, ModelError
 from prefloop.evaluation.tables import correct
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.maths.statistics import SHARE, clustered_mean_interval
 from prefloop.models.export import export_model
-from prefloop.models.load import Policy, load_policy
+from prefloop.models.load import Policy, base_lineage, load_policy
 from prefloop.progress import note
-from prefloop.store.files import read_json, write_json
+from prefloop.records import content_id
+from prefloop.store.files import claim, file_hash, read_json, write_json
 from prefloop.tasks.nba.task import judge_databases, test_prompts
 
 METHODS = ("lora", "qlora", "full")
-HELD_OUT = "training.held_out=0.1"
+HELD_OUT = 0.1
 
 Share = tuple[float, float, float]
 """A share with its 95 % interval."""
@@ -50,7 +51,7 @@ class Row:
 def compare_methods(
     data: Path,
     out: Path,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any],
     *,
     model: str = "embedded",
     methods: Sequence[str] = METHODS,
@@ -62,19 +63,26 @@ def compare_methods(
     """Train by each method and write ``comparison.json`` beside the checkpoints in `out`.
 
     Args:
-        settings: of the training, such as ``training.epochs=1``, the same for all methods.
+        settings: of the training, such as ``{"training.epochs": 1}``, the same for all methods.
         questions: how many unseen NBA questions each tuned policy answers greedily; judged by running their SQL.
         resume: keep the methods that are finished, and go on with the others.
 
     Raises:
         ModelError: a training failed; its own words are shown.
     """
+    settings = {"training.held_out": HELD_OUT, **settings}
+    if "training.method" in settings or not settings["training.held_out"]:
+        raise ConfigError(
+            "a comparison trains by every method and holds examples out: no training.method, no held_out=0"
+        )
     out = Path(out)
+    identity = content_id(file_hash(Path(data)), settings, base_lineage(model).id, seed)
+    claim(out, identity, resume)
     rows = []
     for method in methods:
         note(f"method {method}")
         folder = out / method
-        summary = _trained(data, folder, [HELD_OUT, *_read_by(method, settings)], model, seed, device, resume)
+        summary = _trained(data, folder, _read_by(method, settings), model, seed, device, resume)
         accuracy = _accuracy(_tuned(model, method, folder, device), questions) if questions else None
         rows.append(_row(method, summary, folder, accuracy))
     before = _accuracy(load_policy(model, device=device), questions) if questions else None
@@ -83,10 +91,12 @@ def compare_methods(
     return found
 
 
-def _read_by(method: str, settings: Sequence[str]) -> list[str]:
+def _read_by(method: str, settings: Mapping[str, Any]) -> list[str]:
     """The method, and the settings that it reads: the adapter's mean nothing where all weights are trained."""
     idle = {f"training.{option}" for option in Tuning.idle.get(("method", method), ())}
-    return [f"training.method={method}", *(s for s in settings if s.partition("=")[0] not in idle)]
+    kept = {key: value for key, value in settings.items() if key not in idle}
+    training_section(SftTrainingConfig, kept)
+    return [f"training.method={method}", *(f"{key}={json.dumps(value)}" for key, value in kept.items())]
 
 
 def _trained(

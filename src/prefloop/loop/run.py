@@ -15,9 +15,11 @@ from prefloop.config.sampling import Sampling
 from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
+from prefloop.models.export import export_model
 from prefloop.models.load import Policy, load_policy, merged
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
 from prefloop.tasks.nba.task import ORIGIN, judge_databases, test_prompts, train_prompts
@@ -145,6 +147,7 @@ def _tuned(
                 work=stages.folder.root / "work" / "training",
                 seed=recipe.seed,
                 log=lambda row: stages.folder.log("step", **row),
+                show=note,
             )
     tuned = load_checkpoint(recipe, out)
     lineage = {
@@ -157,8 +160,13 @@ def _tuned(
 
 
 def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
-    """The trained policy of a run: base and adapter, or the fully trained folder."""
+    """The trained policy of a run: base and adapter, or a whole folder; from QLoRA on the weights it learned on."""
     settings = recipe.policy
+    if recipe.training.method == "qlora":
+        whole = out.with_name(f"{out.name}-merged")
+        if not whole.exists():
+            export_model(settings.model, out, whole, settings.dtype, device=settings.device)
+        return load_policy(whole, dtype=settings.dtype, device=settings.device)
     if recipe.training.method == "full":
         return load_policy(out, dtype=settings.dtype, device=settings.device)
     return load_policy(settings.model, adapter=out, dtype=settings.dtype, device=settings.device)

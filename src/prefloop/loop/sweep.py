@@ -12,14 +12,14 @@ from typing import Any
 from prefloop.config.objectives import OBJECTIVES
 from prefloop.config.recipe import load_recipe
 from prefloop.config.training import TrainingConfig
-from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.errors import ConfigError, DataError
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.training import read_preference_set
 from prefloop.maths.statistics import SHARE, clustered_mean_interval, paired_bootstrap
 from prefloop.models.load import Policy, load_policy
 from prefloop.progress import note
 from prefloop.records import Completion, Preference, Prompt, content_id
-from prefloop.store.files import read_json, write_json
+from prefloop.store.files import claim, read_json, write_json
 from prefloop.training.batches import split
 from prefloop.training.preference import pair_logps, train_preferences
 
@@ -79,14 +79,14 @@ def sweep(
     identity = content_id(
         [t.config.model_dump() for t in trials], [p.id for p in pairs.training], policy.lineage.id, seed
     )
-    _open(out, identity, resume)
+    claim(out, identity, resume)
     start = _logps(policy, pairs, trials[0].config)
     rows = []
     for number, trial in enumerate(trials, 1):
         folder = out / trial.name
         note(f"trial {number} of {len(trials)}: {trial.name}")
         if not (folder / "margins.json").is_file():
-            _run(trial, folder, policy, pairs, start, seed, device)
+            _run(trial, folder, policy, pairs, start, seed, device, first=number == 1)
         rows.append(read_json(folder / "margins.json"))
     found = _table(trials, rows, [p.prompt_id for p in pairs.held_out], seed)
     write_json(out / "sweep.json", {"identity": identity, "held_out_pairs": len(pairs.held_out), "trials": found})
@@ -126,18 +126,15 @@ def _pairs(folder: Path, seed: int) -> Pairs:
     )
 
 
-def _open(out: Path, identity: str, resume: bool) -> None:
-    marker = out / "identity.json"
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise StoreError(f"{out} exists already: go on with --resume, or choose another --out")
-        if not marker.is_file() or read_json(marker) != identity:
-            raise StoreError(f"{out} holds something else than this sweep: choose another --out")
-    write_json(marker, identity)
-
-
 def _run(
-    trial: Trial, folder: Path, policy: Policy, pairs: Pairs, start: list[tuple[float, float]], seed: int, device: str
+    trial: Trial,
+    folder: Path,
+    policy: Policy,
+    pairs: Pairs,
+    start: list[tuple[float, float]],
+    seed: int,
+    device: str,
+    first: bool,
 ) -> None:
     """Train one trial and write what it does to the held-out pairs."""
     began = time.monotonic()
@@ -152,6 +149,7 @@ def _run(
         work=folder / "work",
         seed=seed,
         log=TrainingConsole(LOG_EVERY),
+        show=note if first else None,
     )
     full = trial.config.method == "full"
     tuned = load_policy(checkpoint, device=device) if full else load_policy(policy.name, checkpoint, device=device)

@@ -9,8 +9,6 @@ from typing import Any
 
 from prefloop.errors import ConfigError
 
-NEEDS_FOLDER = frozenset({"tensorboard", "clearml", "dvclive"})
-
 
 @contextmanager
 def tracked(
@@ -56,5 +54,5 @@ def _tracker(name: str, run: str, folder: Path) -> Any:
     if name not in {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}:
         raise ConfigError(f"the tracker {name} is not installed: pip install {name}")
     PartialState()  # trackers ask it which process they are in
-    extra = {"logging_dir": folder} if name in NEEDS_FOLDER else {}
+    extra = {"logging_dir": folder} if known[name].requires_logging_directory else {}
     return known[name](run, **extra)

@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefloop.config.objectives import UNREFERENCED
 from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
-from prefloop.errors import DataError
+from prefloop.errors import ConfigError, DataError
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.trackers import tracked
 from prefloop.models.load import load_policy
@@ -50,6 +51,8 @@ def preference_folder(
         initial: another model as the reference.
         track: trackers that follow the figures.
     """
+    if initial and (config.reference != "initial" or config.objective in UNREFERENCED):
+        raise ConfigError(f"--initial has no effect with {config.objective} and training.reference={config.reference}")
     prompts, completions, pairs = read_preference_set(preferences)
     unused(Path(out))
     from prefloop.training.preference import train_preferences

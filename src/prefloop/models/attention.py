@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -191,6 +190,14 @@ def _attend_split(query: Tensor, key: Tensor, value: Tensor, segments: Segments,
     keys, values = key.split(key_sizes, 2), value.split(key_sizes, 2)
     queries = iter(query.split(query_sizes, 2))
     grouped = query.shape[1] != key.shape[1]
+    if (
+        grouped and query.is_cuda
+    ):  # of CUDA's kernels none but flash shares keys and takes no mask; without flash repeat
+        keys, values = (
+            [states.repeat_interleave(query.shape[1] // key.shape[1], 1) for states in found]
+            for found in (keys, values)
+        )
+        grouped = False
     out, place = [], 0
     for prompt, completions in segments.groups:
         for i, length in enumerate(completions):
@@ -205,7 +212,6 @@ def _attend_split(query: Tensor, key: Tensor, value: Tensor, segments: Segments,
     return torch.cat(out, 2).transpose(1, 2)
 
 
-@lru_cache(maxsize=64)
 def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
     """[queries, keys] the last query sees all keys, each earlier one a key less."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)

@@ -210,6 +210,15 @@ class GroupStates(nn.Module):
         """The model inside an adapter's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    def tie_weights(self) -> None:
+        """Tie embedding and head again after they were moved; FSDP2 asks for it."""
+        self.base.tie_weights()
+
+    def tokens(self, group: Group) -> int:
+        """Tokens that the group takes in this layout, padding not counted."""
+        repeated = 0 if self.layout == PACKED else len(group.completions) - 1
+        return group.tokens + repeated * len(group.prompt_ids)
+
     def pack(self, groups: Sequence[Group]) -> GroupBatch:
         """The groups in this model's layout, on its device; separate rows where one is longer than a window."""
         fits = self._window is None or max(group.longest for group in groups) <= self._window

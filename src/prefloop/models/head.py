@@ -23,6 +23,9 @@ from torch.autograd.function import once_differentiable
 CHUNK_BYTES = 32 * 2**20
 """Size of the logits of one chunk in float32: large enough for the product, small enough for a cache."""
 
+DEVICE_CHUNKS = 16
+"""Chunks of an accelerator in those of a CPU: it wants larger products, and has no cache to fit."""
+
 KEPT_BYTES = 2 * 2**30
 """Probabilities kept for the gradient of a trained head; a batch with more computes them again."""
 
@@ -100,5 +103,6 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
-    step = max(1, CHUNK_BYTES // (4 * len(weight)))
+    size = CHUNK_BYTES if hidden.device.type == "cpu" else DEVICE_CHUNKS * CHUNK_BYTES
+    step = max(1, size // (4 * len(weight)))
     return (slice(start, min(start + step, len(hidden))) for start in range(0, len(hidden), step))

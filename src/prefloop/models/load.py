@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -249,6 +250,8 @@ def device_of(wanted: str) -> torch.device:
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes: each has its own
+        wanted = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

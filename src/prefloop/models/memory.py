@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PROCESS_BYTES = 500 * 2**20
 """Python with torch, transformers and PEFT, after a first small pass, on the CPU (``benchmarks/memory.py``)."""
 
-ALLOCATOR_SHARE = 1.0
-"""Of what a pass holds: freed memory that the allocator keeps (``benchmarks/memory.py``)."""
+ALLOCATOR_SHARE = {"cpu": 1.0, "cuda": 0.1}
+"""Of what a pass holds: freed memory that the allocator keeps (``benchmarks/memory.py``; CUDA's is a guess)."""
 
 STEP_TOKENS = 64
 """Budgets are multiples of this."""
@@ -92,7 +92,14 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config: PreTrainedConfig, tuning: Tuning, tokens: int, scored: int, longest: int, *, weight_bytes: int = 4
+    config: PreTrainedConfig,
+    tuning: Tuning,
+    tokens: int,
+    scored: int,
+    longest: int,
+    *,
+    weight_bytes: int = 4,
+    device: str = "cpu",
 ) -> MemoryPlan:
     """Estimated peak of training a causal language model, on one device, several passes per optimizer step.
 
@@ -103,13 +110,14 @@ def plan_memory(
         scored: how many of them belong to completions.
         longest: prompt and completion of the longest row.
         weight_bytes: per weight of the loaded policy: 4 for float32, 2 for half precision.
+        device: type of the device.
 
     Raises:
         ModelError: transformers cannot build such a model, or it cannot run on shapes alone.
     """
     shapes = even_groups(tokens, scored, longest)
     try:
-        return _plan(config, tuning, shapes, weight_bytes)
+        return _plan(config, tuning, shapes, weight_bytes, device)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise ModelError(
             f"no memory plan for a {config.model_type} model ({type(error).__name__}: {str(error)[:200]}): "
@@ -125,6 +133,7 @@ def largest_budget(
     scored_share: float,
     longest: int,
     weight_bytes: int = 4,
+    device: str = "cpu",
 ) -> MemoryPlan:
     """The plan of the largest token budget (`MemoryPlan.tokens`, a multiple of `STEP_TOKENS`) that fits.
 
@@ -139,7 +148,9 @@ def largest_budget(
 
     def plan(steps: int) -> MemoryPlan:
         tokens = steps * STEP_TOKENS
-        return plan_memory(config, tuning, tokens, round(tokens * scored_share), longest, weight_bytes=weight_bytes)
+        return plan_memory(
+            config, tuning, tokens, round(tokens * scored_share), longest, weight_bytes=weight_bytes, device=device
+        )
 
     low, beyond = -(-longest // STEP_TOKENS), MOST_TOKENS // STEP_TOKENS + 1
     best = plan(low)
@@ -177,7 +188,9 @@ def even_groups(tokens: int, scored: int, longest: int) -> list[Shape]:
     return shapes
 
 
-def _plan(config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], weight_bytes: int) -> MemoryPlan:
+def _plan(
+    config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], weight_bytes: int, device: str
+) -> MemoryPlan:
     depth = config.get_text_config().num_hidden_layers
     model = on_meta(config, tuning, weight_bytes, depth)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -197,8 +210,8 @@ def _plan(config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], wei
         activations=activations,
         head=passes[-1].head,
         workspace=passes[-1].workspace,
-        process=PROCESS_BYTES,
-        allocator=int(ALLOCATOR_SHARE * held),
+        process=PROCESS_BYTES if device == "cpu" else 0,
+        allocator=int(ALLOCATOR_SHARE.get(device, 0.0) * held),
     )
 
 

@@ -129,3 +129,18 @@ def unused(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} exists already: choose another --out or remove it first")
+
+
+def claim(out: Path, identity: str, resume: bool) -> None:
+    """Mark a folder of several results as this work's; finished parts of the same work may lie in it on `resume`.
+
+    Raises:
+        StoreError: it holds something, and not to be resumed, or another work's.
+    """
+    marker = out / "identity.json"
+    if out.is_dir() and any(out.iterdir()):
+        if not resume:
+            raise StoreError(f"{out} exists already: go on with --resume, or choose another --out")
+        if not marker.is_file() or read_json(marker) != identity:
+            raise StoreError(f"{out} was made from other data or settings: choose another --out")
+    write_json(marker, identity)

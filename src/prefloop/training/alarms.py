@@ -11,7 +11,7 @@ WINDOW = 20
 """Steps that are averaged."""
 
 STUCK = 1e-3
-"""Distance from ln 2 within which a loss counts as unmoved."""
+"""Mean margin below which nothing was learned: a DPO loss is then still ln 2."""
 
 FALL = -1.0
 """Mean change of the chosen answers' log-probability, per token, from which on they are being unlearned."""
@@ -41,12 +41,12 @@ def _mean(history: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def _stuck(history: Sequence[Figures]) -> bool:
-    margin = abs(_mean(history, "rewards/margins"))
-    return margin < STUCK and abs(_mean(history, "loss") - math.log(2)) < STUCK
+    return abs(_mean(history, "rewards/margins")) < STUCK  # at ln 2, or what beside it is added
 
 
 def _falling(history: Sequence[Figures]) -> bool:
-    return _mean(history, "shift/chosen") / _mean(history, "length/chosen") < FALL
+    """Where there is a reference: without one the shift is the log-probability itself."""
+    return "kl" in history[-1] and _mean(history, "shift/chosen") / _mean(history, "length/chosen") < FALL
 
 
 def _longer(history: Sequence[Figures]) -> bool:
@@ -54,8 +54,8 @@ def _longer(history: Sequence[Figures]) -> bool:
 
 
 ALARMS: dict[Callable[[Sequence[Figures]], bool], str] = {
-    _stuck: "the loss has not left ln 2 = 0.693, so nothing is learned: raise training.learning_rate or training.beta, "
-    "and look at the example above: are chosen and rejected the right way round?",
+    _stuck: "no margin between chosen and rejected, a DPO loss still at ln 2 = 0.693: raise training.learning_rate or "
+    "training.beta, and look at the example above: are chosen and rejected the right way round?",
     _falling: f"the chosen answers lost more than {-FALL:g} nats per token: the policy forgets what it should prefer; "
     "lower training.learning_rate, or take training.nll_weight=0.2 or the objective dpop",
     _longer: f"chosen answers are over {LONGER:g} times as long as rejected ones, so the policy learns length: "

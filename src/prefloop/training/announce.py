@@ -63,14 +63,12 @@ def _plan(forward: GroupStates, groups: Sequence[Group], config: Tuning, ranks: 
     scored = sum(sum(group.scored) for group in groups)
     longest = max(group.longest for group in groups)
     size = max(longest, min(config.tokens_per_batch, tokens))
-    weight_bytes = model.dtype.itemsize
-    plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, weight_bytes=weight_bytes)
+    weights: dict[str, Any] = {"weight_bytes": model.dtype.itemsize, "device": model.device.type}
+    plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, **weights)
     memory = available_memory(model.device) if ranks.world == 1 else None
     if memory is None or plan.total <= memory:
         return plan
-    return largest_budget(
-        model.config, config, memory, scored_share=scored / tokens, longest=longest, weight_bytes=weight_bytes
-    )
+    return largest_budget(model.config, config, memory, scored_share=scored / tokens, longest=longest, **weights)
 
 
 def annotated(tokenizer: Any, group: Group, names: Sequence[str]) -> str:

@@ -151,6 +151,7 @@ def run_steps(
             rate = learning_rate(cursor.step, len(tokens), config.learning_rate, config.schedule, config.warmup_ratio)
             norm = _update(engine, job, cursor.step, rate, config, work)
             found |= {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
+            found = {name: value for name, value in found.items() if math.isfinite(value)}  # float16 overflows at first
             spent = time.monotonic() - started
             cursor.step += 1
             figures = {"step": cursor.step, **found, "learning_rate": rate}

@@ -56,7 +56,7 @@ def example_losses(
         "length/rejected": plain.rejected_lengths_B.float(),
     }
     if reference:
-        shift_T = (logps.tokens - reference_T).detach()
+        shift_T = (logps.tokens - reference_T).detach().clamp(max=20.0)  # exp stays a number
         k3_N = group_sums(shift_T.expm1() - shift_T, logps.owner, len(logps.sums)) / logps.lengths
         metrics["kl"] = (k3_N[pairs.chosen_B] + k3_N[pairs.rejected_B]) / 2
     if config.objective == "kto":

@@ -110,7 +110,9 @@ def prompt_pairs(
     pairwise = [p for preference in preferences for p in (_expanded(preference) if split else [preference])]
     ordered = sorted(pairwise, key=lambda preference: (preference.prompt_id, preference.id, preference.ranking))
     encode = _Encoder(policy, prompts, completions, thinking)
-    for prompt_id, group in groupby(ordered, key=lambda preference: preference.prompt_id):
+    # Two rankings of one prompt say nothing of each other's answers: each is a unit of its own.
+    ranked = objective == "plackett-luce"
+    for (prompt_id, _), group in groupby(ordered, key=lambda p: (p.prompt_id, p.id if ranked else "")):
         kept = []
         for preference in group:
             try:
@@ -146,7 +148,7 @@ def pair_groups(
     ]
 
 
-class _UnreadableError(ValueError):
+class _UnreadableError(DataError):
     """Why an answer cannot be put into tokens."""
 
 
@@ -227,6 +229,8 @@ class _Encoder:
 def _expanded(preference: Preference) -> list[Preference]:
     """Every pair of answers of different tiers, as preferences that share the weight."""
     tiers = preference.ranking
+    if len(tiers) < 2:
+        return [preference]  # a tie: to be dropped and counted
     pairs = [(i, j, a, b) for i, j in combinations(range(len(tiers)), 2) for a in tiers[i] for b in tiers[j]]
     return [
         replace(

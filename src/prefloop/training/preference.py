@@ -80,7 +80,7 @@ def train_preferences(
     pairs = [len(unit.chosen) for unit in units]
     training, held_out = split(len(units), config.held_out, seed)
     data = content_id([asdict(unit) for unit in units])
-    start = [policy.lineage.id, initial.lineage.id if initial else None]
+    start = [policy.lineage.id, str(policy.model.dtype), initial.lineage.id if initial else None]
     identity = content_id("preferences", config.model_dump(mode="json"), seed, start, data)
     with trainable(policy, config, seed) as model:
         forward = GroupForward(model)
@@ -98,7 +98,7 @@ def train_preferences(
                 for epoch in range(config.epochs)
                 for step in optimizer_steps([pairs[i] for i in training], config.batch_pairs, seed, epoch)
             ],
-            [unit.group.tokens for unit in units],
+            [forward.tokens(unit.group) for unit in units],
             [sum(unit.weights) for unit in units],
             lambda module, members, kl: _pass(module, forward, members, units, reference, config, kl),
             lambda i: asdict(units[i]),
@@ -138,17 +138,19 @@ class Reference:
     """Per-token log-probabilities under the reference, by unit and completion; empty where nothing needs them."""
 
     answers: Sequence[list[Tensor]] = ()
+    others: Sequence[Group] = ()
+    """Each prompt with an answer to another prompt (``kto``)."""
     mismatched: Sequence[Tensor] = ()
-    """Of each prompt's answer to another prompt (``kto``)."""
+    """Log-probabilities of `others`; empty without a reference."""
 
 
-def _mismatched(units: Sequence[PromptPairs]) -> list[Group]:
-    """Each prompt with the first answer to the next prompt: what ``kto`` measures its reference point on."""
-    others = [*units[1:], units[0]]
-    return [
-        Group(unit.group.prompt_ids, other.group.completions[:1], other.group.unscored[:1])
-        for unit, other in zip(units, others, strict=True)
-    ]
+def _mismatched(units: Sequence[PromptPairs], context: int | None) -> list[Group]:
+    """Each prompt with the first answer to the next prompt, as far as it fits: where ``kto`` measures from."""
+    found = []
+    for unit, other in zip(units, [*units[1:], units[0]], strict=True):
+        room = context - len(unit.group.prompt_ids) if context else None
+        found.append(Group(unit.group.prompt_ids, (other.group.completions[0][:room],)))
+    return found
 
 
 @torch.no_grad()
@@ -163,23 +165,26 @@ def _reference_point(
     """What ``kto`` measures from, over a whole step before any gradient, however the step is cut."""
     if config.objective != "kto":
         return None, {}
-    groups, logratios = _mismatched(units), []
-    for part in cut([groups[i].tokens for i in members], config.tokens_per_batch):
+    logratios = []
+    for part in cut([reference.others[i].tokens for i in members], config.tokens_per_batch):
         places = [members[place] for place in part]
         with autocast(forward.model.device, config.dtype):
-            sums = module(forward.pack([groups[i] for i in places])).sums
-        logratios.append(sums - torch.stack([reference.mismatched[i].sum() for i in places]).to(sums.device))
+            sums = module(forward.pack([reference.others[i] for i in places])).sums
+        known = [reference.mismatched[i].sum() for i in places] if reference.mismatched else [torch.zeros(())]
+        logratios.append(sums - torch.stack(known).to(sums.device))
     kl = kto_kl(torch.cat(logratios))
     return kl, {"kto/reference_point": kl.item()}
 
 
 def _reference(store: ReferenceStore, units: Sequence[PromptPairs], config: TrainingConfig) -> Reference:
+    others: list[Group] = []
+    if config.objective == "kto":
+        limits = store.policy.model.config.get_text_config()
+        others = _mismatched(units, getattr(limits, "max_position_embeddings", None))
     if config.objective in UNREFERENCED or config.reference == "free":
-        return Reference()
+        return Reference(others=others)
     answers = store.logps([unit.group for unit in units], [unit.recorded for unit in units])
-    if config.objective != "kto":
-        return Reference(answers)
-    return Reference(answers, [found[0] for found in store.logps(_mismatched(units))])
+    return Reference(answers, others, [found[0] for found in store.logps(others)] if others else [])
 
 
 @torch.no_grad()

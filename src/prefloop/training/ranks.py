@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefloop.errors import ConfigError
 from prefloop.training.batches import cut
 
 Part = tuple[list[int], float]
@@ -31,9 +32,7 @@ class Ranks:
     def __init__(self, device: torch.device) -> None:
         self._accelerator: Any = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import Accelerator
-
-            self._accelerator = Accelerator(cpu=device.type == "cpu")
+            self._accelerator = _accelerator(device)
         self.rank: int = self._accelerator.process_index if self._accelerator else 0
         self.world: int = self._accelerator.num_processes if self._accelerator else 1
 
@@ -87,11 +86,11 @@ class Ranks:
         return context
 
     def summed(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """The figures summed over processes; the same on each."""
+        """The figures, of the same names everywhere, summed over processes."""
         if self._accelerator is None:
             return dict(figures)
-        names = sorted({name for found in self.gathered(sorted(figures)) for name in found})
-        values = torch.tensor([figures.get(name, 0.0) for name in names], dtype=torch.float64)
+        names = sorted(figures)
+        values = torch.tensor([figures[name] for name in names], dtype=torch.float64)
         total = self._accelerator.reduce(values.to(self._accelerator.device), "sum").tolist()
         return dict(zip(names, total, strict=True))
 
@@ -107,6 +106,25 @@ class Ranks:
         """Go on when all are here."""
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()
+
+
+def _accelerator(device: torch.device) -> Any:
+    """Accelerate for several processes; number types and accumulation are the training section's, not its own.
+
+    Raises:
+        ConfigError: DeepSpeed, or FSDP in its first version.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
+
+    once = GradientAccumulationPlugin(num_steps=1)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", gradient_accumulation_plugin=once)
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if accelerator.distributed_type.value == "DEEPSPEED":
+        raise ConfigError("DeepSpeed takes its own optimizer steps: choose FSDP version 2 in `accelerate config`")
+    if accelerator.distributed_type.value == "FSDP" and plugin.fsdp_version != 2:
+        raise ConfigError("FSDP version 1 is not supported: set fsdp_version: 2 in `accelerate config`")
+    return accelerator
 
 
 def whole(tensor: Tensor) -> Tensor:

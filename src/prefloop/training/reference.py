@@ -31,6 +31,9 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Largest difference per token between policy and reference at step 0, by the type of the forward pass. Both
 run the same arithmetic on the same pack, so only devices that reorder sums come near it."""
 
+SAMPLE = 8
+"""Groups of which recorded log-probabilities are compared with computed ones."""
+
 Recorded = Sequence[tuple[str, Sequence[float]]]
 """Of each completion of a group: the lineage id of the policy that wrote it, and its log-probabilities then."""
 
@@ -77,21 +80,35 @@ class ReferenceStore:
         Raises:
             ModelError: the policy before its first update is not its reference although both are the same weights.
         """
-        found: dict[int, list[Tensor]] = {}
-        for i, known in enumerate(recorded):
-            if self._usable(known):
-                tokens = (torch.tensor(logps) for _, logps in known)
-                found[i] = [logps[-scored:] for logps, scored in zip(tokens, groups[i].scored, strict=True)]
+        found = self._recorded(groups, recorded)
         missing = [i for i in range(len(groups)) if i not in found]
-        passes = sorted_passes([groups[i].tokens for i in missing], self.config.tokens_per_batch)
+        passes = sorted_passes([self.forward.tokens(groups[i]) for i in missing], self.config.tokens_per_batch)
         for part, logps in zip(
             passes, self._computed([[groups[missing[i]] for i in part] for part in passes]), strict=True
         ):
             found |= {missing[i]: group for i, group in zip(part, logps, strict=True)}
         if self.initial is None and not self._bare:
-            first = [missing[i] for i in passes[0]] if passes else list(range(min(8, len(groups))))
+            first = [missing[i] for i in passes[0]] if passes else list(range(min(SAMPLE, len(groups))))
             self._check_start([groups[i] for i in first], [found[i] for i in first])
         return [found[i] for i in range(len(groups))]
+
+    def _recorded(self, groups: Sequence[Group], recorded: Sequence[Recorded]) -> dict[int, list[Tensor]]:
+        """What generation recorded, by group; nothing if a sample of it is not what the reference says now.
+
+        So it is where answers were generated in half precision: the same weights, another arithmetic.
+        """
+        found = {}
+        for i, known in enumerate(recorded):
+            if self._usable(known):
+                tokens = (torch.tensor(logps) for _, logps in known)
+                found[i] = [logps[-scored:] for logps, scored in zip(tokens, groups[i].scored, strict=True)]
+        sample = list(found)[:: max(1, len(found) // SAMPLE)][:SAMPLE]
+        if not sample:
+            return {}
+        with self._model() as module:
+            now = torch.cat(self._logps(module, [groups[i] for i in sample]))
+        then = torch.cat([logps for i in sample for logps in found[i]])
+        return found if (now - then).abs().max().item() <= TOLERANCE["float32"] else {}
 
     def _usable(self, known: Recorded) -> bool:
         """Whether these were written by the reference's weights, in the arithmetic of this training."""
@@ -101,11 +118,11 @@ class ReferenceStore:
 
     def _computed(self, packs: Sequence[Sequence[Group]]) -> list[list[list[Tensor]]]:
         """By pack, group and completion; each process computes its share and all know the whole."""
-        journal = FileJournal(self.path)
-        known, keys = journal.entries(), [self._key(pack) for pack in packs]
+        journal = FileJournal(self.path) if self.ranks.main else None
+        known = self.ranks.gathered(journal.entries() if journal else None)[0]  # one reads: all must know the same
+        keys = [self._key(pack) for pack in packs]
         left = [(pack, key) for pack, key in zip(packs, keys, strict=True) if key not in known]
         done = sum(map(len, packs)) - sum(len(pack) for pack, _ in left)
-        self.ranks.wait()  # before the main process writes on
         with progress("reference", sum(map(len, packs)), "prompts", done=done) as advance, self._model() as module:
             for start in range(0, len(left), self.ranks.world):
                 now = left[start : start + self.ranks.world]
@@ -113,7 +130,7 @@ class ReferenceStore:
                 found = self.ranks.gathered([_encoded(logps) for logps in self._logps(module, mine)])
                 for (pack, key), logps in zip(now, found, strict=False):
                     known[key] = logps
-                    if self.ranks.main:
+                    if journal:
                         journal.append(key, logps)
                     advance(len(pack))
         return [_by_group(pack, known[key]) for pack, key in zip(packs, keys, strict=True)]
@@ -148,7 +165,8 @@ class ReferenceStore:
     def _key(self, pack: Sequence[Group]) -> str:
         tokens = [[list(g.prompt_ids), [list(ids) for ids in g.completions], list(g.unscored)] for g in pack]
         quantised = self.config.method == "qlora" and self.initial is None
-        return content_id("reference", self.lineage.id, self.config.dtype, quantised, self.forward.layout, tokens)
+        kinds = [self.config.dtype, str(self.policy.model.dtype), quantised, self.forward.layout]
+        return content_id("reference", self.lineage.id, kinds, tokens)
 
 
 @contextmanager

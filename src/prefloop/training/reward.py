@@ -83,7 +83,7 @@ def train_reward_model(
                 for epoch in range(config.epochs)
                 for step in optimizer_steps(ones, config.batch_prompts, seed, epoch)
             ],
-            [unit.group.tokens for unit in units],
+            [scores.tokens(unit.group) for unit in units],
             [sum(unit.weights) for unit in units],
             lambda module, members, given: _pass(module, scores, [units[i] for i in members], config),
             lambda i: asdict(units[i]),
@@ -92,9 +92,11 @@ def train_reward_model(
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         probe = [unit.group for unit in units[:4]]
         with torch.no_grad():
-            expected = engine.module(scores.pack(probe))
+            expected = engine.module(scores.pack(probe)).cpu()
         save_checkpoint(model, start, out, engine.ranks)
-    if config.method != "qlora":  # read back on the full-precision base, a quantised model scores otherwise
+    if (
+        config.method != "qlora" and engine.ranks.main
+    ):  # read back on the full-precision base, a quantised model scores otherwise
         _check_saved(policy, out, config.method, probe, expected)
     pairs = sum(len(unit.chosen) for unit in units)
     result = TrainingResult(out, len(history), history, pairs, dropped, best_step(history), engine.trainable)
@@ -147,7 +149,7 @@ def _check_saved(policy: Policy, out: Path, method: str, groups: Sequence[Any], 
     saved = load_reward_model(*where, device=str(policy.model.device))
     with training_attention(saved.model), torch.no_grad():
         scores = GroupScores(saved.model)
-        found = scores(scores.pack(groups))
+        found = scores(scores.pack(groups)).cpu()
     difference = (found - expected).abs().max().item()
     if not difference < RELOADED:
         raise ModelError(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from prefloop.config.training import SftTrainingConfig
 from prefloop.errors import DataError, ModelError
+from prefloop.maths.objectives import cross_entropy
 from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
@@ -139,7 +140,8 @@ def train_instructions(
         for step in optimizer_steps(ones, config.batch_examples, seed, epoch)
     ]
     data = content_id([asdict(group) for group in groups])
-    identity = content_id("instructions", config.model_dump(mode="json"), seed, policy.lineage.id, data)
+    start = [policy.lineage.id, str(policy.model.dtype)]
+    identity = content_id("instructions", config.model_dump(mode="json"), seed, start, data)
     with trainable(policy, config, seed) as model:
         forward = GroupForward(model)
         engine = Engine.of(forward, config)
@@ -167,7 +169,7 @@ def _job(
         with autocast(batch.input_ids.device, dtype):
             logps = module(batch)
         weights_T = torch.cat([weights[i] for i in members]).to(logps.tokens.device)
-        loss = -(logps.tokens * weights_T).sum()
+        loss = cross_entropy(logps.tokens, weights_T) * weights_T.sum()
         return Pass(loss, {}, batch.input_ids.numel() - batch.padding, batch.padding)
 
     totals = [weights_T.sum().item() for weights_T in weights]
@@ -190,11 +192,11 @@ def _answers(
     groups: list[Group] = []
     first = ""
     for messages, text in examples:
-        prompt = tuple(encode_prompt(policy.tokenizer, messages))
         try:
+            prompt = tuple(encode_prompt(policy.tokenizer, messages))
             ids, unscored = encode_answer(policy.tokenizer, messages, text)
         except ModelError as error:
-            drops["answer not as the chat template renders it"] += 1
+            drops["not as the chat template renders it"] += 1
             first = first or f"; {error}"
             continue
         if thinking == "context":

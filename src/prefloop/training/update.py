@@ -59,8 +59,9 @@ class TrainingResult:
     @property
     def final_loss(self) -> float:
         """Mean loss of the last tenth of the steps."""
-        last = self.history[-max(1, len(self.history) // 10) :]
-        return sum(row["loss"] for row in last) / len(last)
+        losses = [row["loss"] for row in self.history if "loss" in row]
+        last = losses[-max(1, len(losses) // 10) :]
+        return sum(last) / len(last)
 
 
 def adamw(
