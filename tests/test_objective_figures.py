@@ -85,7 +85,7 @@ def test_the_options_of_every_command_are_valid_together(line: str) -> None:
 
 def test_what_a_page_says_is_refused_is() -> None:
     """An objective refuses options that the index does not give it."""
-    for objective, option in (("orpo", "nll_weight"), ("ipo", "ld_alpha"), ("kto", "reference"), ("sft", "beta")):
+    for objective, option in (("orpo", "nll_weight"), ("ipo", "ld_alpha"), ("kto", "rankings"), ("sft", "beta")):
         assert option not in OBJECTIVES[objective]
         with pytest.raises(ConfigError, match=option):
             load_recipe("nba-sql", {"training.objective": objective, f"training.{option}": 0.5}, ["training."])
