@@ -165,8 +165,6 @@ def _finished(summary: dict[str, Any], unit: str, out: Path, json_: bool) -> Non
     if json_:
         print_json(summary)
         return
-    for row in summary.get("bad_rows", [])[:5]:
-        typer.echo(f"row {row['line']} not read: {row['reason']}", err=True)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in summary["dropped"].items())
     best = f", best at step {summary['best_step']}" if summary["best_step"] else ""
     typer.echo(

@@ -124,6 +124,10 @@ def instruction_file(
 ) -> dict[str, Any]:
     """Fine-tune a policy on instructions and answers; the checkpoint goes to `out`."""
     found = read_instructions(Path(data))
+    for row in found.bad[:5]:
+        note(f"row {row.line} not read: {row.reason}")
+    if found.bad:
+        note(f"{len(found.bad):,} rows not read, {len(found.examples):,} examples")
     unused(Path(out))
     from prefloop.training.sft import train_instructions
 
