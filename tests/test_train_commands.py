@@ -224,6 +224,8 @@ def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path
     assert (tmp_path / "out" / "lora.json").read_bytes() == kept
     with pytest.raises(StoreError, match="other data or settings"):
         compare_methods(instructions, tmp_path / "out", {}, model=str(model), device="cpu", resume=True)
+    with pytest.raises(DataError, match="does not exist"):
+        compare_methods(instructions.with_name("gone.jsonl"), tmp_path / "new", {}, model=str(model))
     for wrong in ({"training.method": "full"}, {"training.held_out": 0.0}):
         with pytest.raises(ConfigError, match="trains by every method"):
             compare_methods(instructions, tmp_path / "new", wrong, model=str(model))

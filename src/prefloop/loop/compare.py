@@ -20,6 +20,7 @@ from prefloop.judging.execution import ExecutionJudge
 from prefloop.maths.statistics import SHARE, clustered_mean_interval
 from prefloop.models.export import export_model
 from prefloop.models.load import Policy, base_lineage, load_policy
+from prefloop.preferences.instructions import read_instructions
 from prefloop.progress import note
 from prefloop.records import content_id
 from prefloop.store.files import claim, file_hash, read_json, write_json
@@ -75,6 +76,7 @@ def compare_methods(
         raise ConfigError(
             "a comparison trains by every method and holds examples out: no training.method, no held_out=0"
         )
+    read_instructions(Path(data))  # to name what is wrong with it before the first training
     out = Path(out)
     identity = content_id(file_hash(Path(data)), settings, base_lineage(model).id, seed)
     claim(out, identity, resume)
