@@ -8,7 +8,6 @@ TRL is a dependency of the benchmarks and tests alone.
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")
-
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package that nothing here uses
-
-import datasets  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-import trl  # noqa: E402
-from _flops import Pass  # noqa: E402
-from peft import LoraConfig  # noqa: E402
-from tokenizers import Tokenizer, models  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.nn.utils.rnn import pad_sequence  # noqa: E402
-from torch.utils.data import SequentialSampler  # noqa: E402
+import datasets
+import torch
+import transformers
+import trl
+from _flops import Pass
+from peft import LoraConfig
+from tokenizers import Tokenizer, models
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import SequentialSampler
 
 PAD, END = 0, 1
 """Token ids that no text of the benchmark has."""

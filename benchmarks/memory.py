@@ -145,7 +145,8 @@ def _measure(
 
     torch.set_num_threads(options.threads)
     set_quiet(True)
-    policy = Policy(read_model(Path(folder), "float32").eval(), None, Lineage("random"), folder)  # type: ignore[arg-type]
+    # No tokenizer is read: the groups are drawn as token ids.
+    policy = Policy(read_model(Path(folder), "float32").eval(), None, Lineage("random"), folder)
     tuning = _tuning(Case(model, method, dtype, tokens, longest))
     with trainable(policy, tuning, seed=1) as adapted, tempfile.TemporaryDirectory() as work:
         forward = GroupForward(adapted)

@@ -29,11 +29,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 
 CASES = ("dpo-long", "dpo-lima", "reward", "grpo", "limit", "memory", "flat")
 SIZES = ("cpu", "tiny", "gpu-0.5b", "gpu-7b")
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+"""Environment in which TRL and its libraries are imported, here and in child processes."""
 EXAMPLES = """examples:
   python benchmarks/training.py --size tiny
   python benchmarks/training.py --cases dpo-long,limit --rounds 3 --json training.json
@@ -44,6 +48,8 @@ EXAMPLES = """examples:
 def main() -> None:
     """Measure, print, and fail where two loss curves part."""
     options = _options()
+    os.environ.update(QUIET)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package that nothing here uses
     import torch  # after the options: --help need not wait for torch and TRL
 
     if options.size.startswith("gpu") and not torch.cuda.is_available():

@@ -330,7 +330,7 @@ def test_a_reward_model_from_qlora(base: Path, tmp_path: Path) -> None:
 # --- What is refused; nothing is left behind ---
 
 
-def refused(kind: type[PrefloopError], words: str, out: Path, *arguments: Any, **options: Any) -> None:
+def assert_refused(kind: type[PrefloopError], words: str, out: Path, *arguments: Any, **options: Any) -> None:
     before = sorted(out.parent.iterdir())
     with pytest.raises(kind, match=words) as caught:
         export_model(*arguments[:2], out, *arguments[2:], device="cpu", **options)
@@ -341,14 +341,14 @@ def refused(kind: type[PrefloopError], words: str, out: Path, *arguments: Any, *
 def test_what_is_no_adapter_of_this_base(base: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "merged"
     other = build_base(tmp_path / "other", seed=7)
-    refused(ModelError, "wrong base for the adapter", out, other, adapters["lora lora"])
-    refused(ModelError, "whole model: use it as it is", out, base, other)
-    refused(ModelError, "not an adapter folder", out, base, tmp_path / "nowhere")
-    refused(ModelError, "no model folder", out, tmp_path / "nowhere", adapters["lora lora"])
-    refused(ConfigError, "int8", out, base, adapters["lora lora"], "int8")
+    assert_refused(ModelError, "wrong base for the adapter", out, other, adapters["lora lora"])
+    assert_refused(ModelError, "whole model: use it as it is", out, base, other)
+    assert_refused(ModelError, "not an adapter folder", out, base, tmp_path / "nowhere")
+    assert_refused(ModelError, "no model folder", out, tmp_path / "nowhere", adapters["lora lora"])
+    assert_refused(ConfigError, "int8", out, base, adapters["lora lora"], "int8")
     prompt = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), prompt).save_pretrained(tmp_path / "prompt")
-    refused(ModelError, "virtual tokens", out, base, tmp_path / "prompt")
+    assert_refused(ModelError, "virtual tokens", out, base, tmp_path / "prompt")
 
 
 @pytest.mark.parametrize(
@@ -358,15 +358,15 @@ def test_what_is_no_adapter_of_this_base(base: Path, adapters: dict[str, Path], 
 def test_an_adapter_configuration_that_says_no(base: Path, content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text(content)
-    refused(ModelError, words, tmp_path / "merged", base, tmp_path / "adapter")
+    assert_refused(ModelError, words, tmp_path / "merged", base, tmp_path / "adapter")
 
 
 def test_an_output_that_stands(base: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine").write_text("precious")
-    refused(StoreError, "exists already", taken, base, adapters["lora lora"])
-    refused(StoreError, "exists already", taken / "mine", base, adapters["lora lora"])
+    assert_refused(StoreError, "exists already", taken, base, adapters["lora lora"])
+    assert_refused(StoreError, "exists already", taken / "mine", base, adapters["lora lora"])
     (tmp_path / "empty").mkdir()
     (tmp_path / ".empty.partial").mkdir()
     (tmp_path / ".empty.partial" / "of a killed export").write_text("half")
@@ -381,10 +381,10 @@ def test_a_full_disk(base: Path, adapters: dict[str, Path], tmp_path: Path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(export.os, "fsync", full)
-        refused(StoreError, "disk full", tmp_path / "merged", base, adapters["lora lora"])
+        assert_refused(StoreError, "disk full", tmp_path / "merged", base, adapters["lora lora"])
     monkeypatch.setattr(export.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
     monkeypatch.setattr(export, "_merged", lambda *_: pytest.fail("work was done that cannot be written"))
-    refused(StoreError, "disk full.*are free", tmp_path / "merged", base, adapters["lora lora"])
+    assert_refused(StoreError, "disk full.*are free", tmp_path / "merged", base, adapters["lora lora"])
 
 
 def test_a_folder_that_answers_otherwise(
@@ -399,9 +399,9 @@ def test_a_folder_that_answers_otherwise(
 
     with monkeypatch.context() as patch:
         patch.setattr(export, "_write", damaged)
-        refused(ModelError, "is not what was merged", tmp_path / "merged", base, adapters["lora lora"])
+        assert_refused(ModelError, "is not what was merged", tmp_path / "merged", base, adapters["lora lora"])
     monkeypatch.setattr(export, "_merged", lambda adapted, adapter: adapted.model.unload())
-    refused(ModelError, "cannot be folded into", tmp_path / "merged", base, adapters["lora lora"])
+    assert_refused(ModelError, "cannot be folded into", tmp_path / "merged", base, adapters["lora lora"])
 
 
 def test_a_type_too_small_for_the_weights(tmp_path: Path) -> None:
@@ -411,7 +411,9 @@ def test_a_type_too_small_for_the_weights(tmp_path: Path) -> None:
         model.model.embed_tokens.weight[7] *= 1e7  # row 0 is padding, all zeros
     model.save_pretrained(base)
     adapter = build_adapter(base, tmp_path / "adapter", "lora")
-    refused(ModelError, "float16 cannot hold.*embed_tokens.*bfloat16", tmp_path / "merged", base, adapter, "float16")
+    assert_refused(
+        ModelError, "float16 cannot hold.*embed_tokens.*bfloat16", tmp_path / "merged", base, adapter, "float16"
+    )
 
 
 # --- The command ---

@@ -76,11 +76,14 @@ def test_every_loss_option_is_explained() -> None:
 def test_the_options_of_every_command_are_valid_together(line: str) -> None:
     words = shlex.split(line)
     given = overrides([word for before, word in pairwise(words) if before == "--set"])
+    asked = {key.removeprefix("training."): value for key, value in given.items()}
     if words[2] == "preference":
-        load_recipe("nba-sql", given, ["training."])
+        config = load_recipe("nba-sql", given, ["training."]).training
     else:
-        config = {"sft": SftTrainingConfig, "reward": RewardTrainingConfig}[words[2]]
-        config.model_validate({key.removeprefix("training."): value for key, value in given.items()})
+        config = {"sft": SftTrainingConfig, "reward": RewardTrainingConfig}[words[2]].model_validate(asked)
+    for name, value in asked.items():
+        taken = getattr(config, name)
+        assert taken == type(taken)(value), name  # YAML reads 1e-4 as text
 
 
 def test_what_a_page_says_is_refused_is() -> None:

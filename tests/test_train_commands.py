@@ -22,7 +22,7 @@ from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, Tr
 from prefloop.errors import ConfigError, DataError, ModelError, StoreError
 from prefloop.loop.compare import compare_methods, comparison_text
 from prefloop.loop.sweep import sweep, sweep_text
-from prefloop.loop.training import instruction_file, preference_folder, reward_folder
+from prefloop.loop.training import Start, instruction_file, preference_folder, reward_folder
 from prefloop.models.load import load_policy
 from prefloop.models.reward import load_reward_model
 from prefloop.preferences.instructions import read_instructions
@@ -147,34 +147,34 @@ def test_settings_without_effect_are_refused(kind: Any, given: dict[str, Any], w
 
 def test_instructions_to_an_adapter(instructions: Path, model: Path, tmp_path: Path) -> None:
     config = training_section(SftTrainingConfig, {**FAST, "training.batch_examples": 8})
-    summary = instruction_file(instructions, tmp_path / "out", config, model=str(model), device="cpu")
+    summary = instruction_file(instructions, tmp_path / "out", config, Start(str(model), device="cpu"))
     assert summary["steps"] == 6
     assert summary["bad_rows"] == []
     assert load_policy(model, tmp_path / "out").lineage.adapters
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with pytest.raises(StoreError, match="exists already"):
-        instruction_file(instructions, tmp_path / "out", config, model=str(model), device="cpu")
+        instruction_file(instructions, tmp_path / "out", config, Start(str(model), device="cpu"))
 
 
 def test_preferences_to_a_reward_model(preferences: Path, model: Path, tmp_path: Path) -> None:
     config = training_section(RewardTrainingConfig, FAST)
-    summary = reward_folder(preferences, tmp_path / "out", config, model=str(model), device="cpu")
+    summary = reward_folder(preferences, tmp_path / "out", config, Start(str(model), device="cpu"))
     assert summary["pairs"] == 16
     assert load_reward_model(model, tmp_path / "out").lineage.adapters
     with pytest.raises(DataError, match="is no preference set"):
-        reward_folder(tmp_path, tmp_path / "none", config, model=str(model), device="cpu")
+        reward_folder(tmp_path, tmp_path / "none", config, Start(str(model), device="cpu"))
 
 
 def test_a_second_round_and_another_reference(preferences: Path, model: Path, tmp_path: Path) -> None:
     config = training_section(TrainingConfig, FAST)
-    preference_folder(preferences, tmp_path / "one", config, model=str(model), device="cpu")
+    preference_folder(preferences, tmp_path / "one", config, Start(str(model), device="cpu"))
     again = training_section(TrainingConfig, {**FAST, "training.reference": "previous"})
-    rest: dict[str, Any] = {"model": str(model), "adapter": tmp_path / "one", "device": "cpu"}
-    summary = preference_folder(preferences, tmp_path / "two", again, **rest)
+    second = Start(str(model), tmp_path / "one", device="cpu")
+    summary = preference_folder(preferences, tmp_path / "two", again, second)
     history = json.loads((tmp_path / "two" / "training.json").read_text())["history"]
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert summary["kept"]["rewards/accuracies"] > 0.5
-    preference_folder(preferences, tmp_path / "three", config, initial=str(model), **rest)
+    preference_folder(preferences, tmp_path / "three", config, second, initial=str(model))
     third = json.loads((tmp_path / "three" / "training.json").read_text())["history"]
     assert third[0]["rewards/margins"] > 0.01
 
@@ -229,6 +229,10 @@ def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path
     for wrong in ({"training.method": "full"}, {"training.held_out": 0.0}):
         with pytest.raises(ConfigError, match="trains by every method"):
             compare_methods(instructions, tmp_path / "new", wrong, model=str(model))
+    (tmp_path / "one.jsonl").write_text(instructions.read_text().splitlines()[0])
+    with pytest.raises(DataError, match=r"one.jsonl has 1 example: .* two at least"):
+        compare_methods(tmp_path / "one.jsonl", tmp_path / "new", {}, model=str(model))
+    assert not (tmp_path / "new").exists()
     with pytest.raises(ModelError, match="training full failed"):
         compare_methods(
             instructions,
@@ -284,8 +288,14 @@ def test_a_sweep_compares_on_pairs_no_trial_saw_and_goes_on(
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
     with pytest.raises(StoreError, match="other data or settings"):
         sweep(preferences, tmp_path / "cut", {}, **options, device="cpu", resume=True)
-    with pytest.raises(ConfigError, match="at least two trials"):
-        sweep(preferences, tmp_path / "one", {}, model=str(model), device="cpu")
+    for wrong, words in (
+        ({}, "at least two trials"),
+        ({"objectives": ["dpo", "pdo"]}, "no objective pdo: there are dpo"),
+        ({"betas": [0.1, -1.0]}, "a beta to try must be a number above 0, not 0.1, -1.0"),
+        ({"rates": [math.nan]}, "a learning rate to try must be"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            sweep(preferences, tmp_path / "one", {}, model=str(model), device="cpu", **wrong)
 
 
 def test_interrupted_training_leaves_its_work_beside_the_output(
@@ -296,11 +306,11 @@ def test_interrupted_training_leaves_its_work_beside_the_output(
         "prefloop.loop.training.TrainingConsole", lambda every: lambda row: 1 / 0 if row["step"] == 3 else None
     )
     with pytest.raises(ZeroDivisionError):
-        instruction_file(instructions, tmp_path / "out", config, model=str(model), device="cpu")
+        instruction_file(instructions, tmp_path / "out", config, Start(str(model), device="cpu"))
     (work,) = tmp_path.iterdir()
     assert work.name.startswith(".out.")
     monkeypatch.undo()
-    instruction_file(instructions, tmp_path / "out", config, model=str(model), device="cpu", resume=True)
+    instruction_file(instructions, tmp_path / "out", config, Start(str(model), device="cpu", resume=True))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     shutil.rmtree(tmp_path / "out")
     found = CliRunner().invoke(app, ["train", "--help"])

@@ -35,6 +35,7 @@ _API = {
     "Recipe": ("prefloop.config.recipe", "Recipe"),
     "Sampling": ("prefloop.config.sampling", "Sampling"),
     "SftTrainingConfig": ("prefloop.config.training", "SftTrainingConfig"),
+    "Start": ("prefloop.loop.training", "Start"),
     "TrainingConfig": ("prefloop.config.training", "TrainingConfig"),
 }
 

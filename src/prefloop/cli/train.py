@@ -59,23 +59,11 @@ def preference(
       prefloop train preference preferences --out simpo --set training.objective=simpo
     """
     from prefloop.config.recipe import load_recipe
-    from prefloop.loop.training import preference_folder
+    from prefloop.loop.training import Start, preference_folder
 
     config = load_recipe("nba-sql", overrides(settings), ["training."]).training
-    summary = preference_folder(
-        preferences,
-        out,
-        config,
-        model=model,
-        adapter=adapter,
-        initial=initial,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        resume=resume,
-        log_every=log_every,
-        track=track or (),
-    )
+    start = Start(model, adapter, seed, device, dtype, resume, log_every, track or ())
+    summary = preference_folder(preferences, out, config, start, initial=initial)
     _finished(summary, "pairs", out, json_)
 
 
@@ -100,22 +88,11 @@ def sft(
     """
     from prefloop.config.recipe import training_section
     from prefloop.config.training import SftTrainingConfig
-    from prefloop.loop.training import instruction_file
+    from prefloop.loop.training import Start, instruction_file
 
     config = training_section(SftTrainingConfig, overrides(settings))
-    summary = instruction_file(
-        data,
-        out,
-        config,
-        model=model,
-        adapter=adapter,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        resume=resume,
-        log_every=log_every,
-        track=track or (),
-    )
+    start = Start(model, adapter, seed, device, dtype, resume, log_every, track or ())
+    summary = instruction_file(data, out, config, start)
     _finished(summary, "examples", out, json_)
 
 
@@ -127,7 +104,6 @@ def reward(
     settings: Set = None,
     seed: Seed = 1,
     device: Device = "auto",
-    dtype: Dtype = "float32",
     resume: Resume = False,
     log_every: LogEvery = 10,
     track: Track = None,
@@ -139,21 +115,11 @@ def reward(
     """
     from prefloop.config.recipe import training_section
     from prefloop.config.training import RewardTrainingConfig
-    from prefloop.loop.training import reward_folder
+    from prefloop.loop.training import Start, reward_folder
 
     config = training_section(RewardTrainingConfig, overrides(settings))
-    summary = reward_folder(
-        preferences,
-        out,
-        config,
-        model=model,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        resume=resume,
-        log_every=log_every,
-        track=track or (),
-    )
+    start = Start(model, None, seed, device, resume=resume, log_every=log_every, track=track or ())
+    summary = reward_folder(preferences, out, config, start)
     _finished(summary, "pairs", out, json_)
 
 

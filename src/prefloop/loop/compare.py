@@ -13,7 +13,7 @@ from typing import Any
 from prefloop.config.recipe import JudgeConfig, TaskConfig, training_section
 from prefloop.config.sampling import Sampling
 from prefloop.config.training import SftTrainingConfig, Tuning
-from prefloop.errors import ConfigError, ModelError
+from prefloop.errors import ConfigError, DataError, ModelError
 from prefloop.evaluation.tables import correct
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
@@ -69,6 +69,7 @@ def compare_methods(
         resume: keep the methods that are finished, and go on with the others.
 
     Raises:
+        DataError: fewer than two examples.
         ModelError: a training failed; its own words are shown.
     """
     settings = {"training.held_out": HELD_OUT, **settings}
@@ -76,7 +77,9 @@ def compare_methods(
         raise ConfigError(
             "a comparison trains by every method and holds examples out: no training.method, no held_out=0"
         )
-    read_instructions(Path(data))  # to name what is wrong with it before the first training
+    examples = len(read_instructions(Path(data)).examples)  # to name what is wrong before the first training
+    if examples < 2:
+        raise DataError(f"{data} has {examples} example: a comparison holds some out, so it needs two at least")
     out = Path(out)
     identity = content_id(file_hash(Path(data)), settings, base_lineage(model).id, seed)
     claim(out, identity, resume)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,16 @@ def sweep(
 def _trials(
     overrides: Mapping[str, Any], objectives: Sequence[str], betas: Sequence[float], rates: Sequence[float]
 ) -> list[Trial]:
+    unknown = sorted(set(objectives) - set(OBJECTIVES))
+    if unknown:
+        raise ConfigError(f"no objective {', '.join(unknown)}: there are {', '.join(OBJECTIVES)}")
+    for name, values in (("beta", betas), ("learning rate", rates)):
+        if not all(0 < value < inf for value in values):
+            raise ConfigError(f"a {name} to try must be a number above 0, not {', '.join(map(str, values))}")
     found: dict[str, Trial] = {}
     for objective, beta, rate in product(objectives, betas or (None,), rates or (None,)):
         options = {"objective": objective, "learning_rate": rate}
-        if "beta" in OBJECTIVES.get(objective, ("beta",)):
+        if "beta" in OBJECTIVES[objective]:
             options["beta"] = beta
         given = {f"training.{name}": value for name, value in options.items() if value is not None}
         config = load_recipe("nba-sql", {**overrides, **given}, ["training."]).training

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, Tr
 from prefloop.errors import ConfigError, DataError
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.trackers import tracked
-from prefloop.models.load import load_policy
+from prefloop.models.load import Policy, load_policy
 from prefloop.preferences.instructions import read_instructions
 from prefloop.progress import main_process, note
 from prefloop.records import Completion, Preference, Prompt, content_id
@@ -29,27 +31,38 @@ if TYPE_CHECKING:
     from prefloop.training.update import Log, TrainingResult
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts, on what, and who watches it."""
+
+    model: str = "embedded"
+    adapter: Path | None = None
+    """Of an earlier round, to go on with."""
+    seed: int = 1
+    device: str = "auto"
+    dtype: str = "float32"
+    """Type the model is loaded in."""
+    resume: bool = False
+    log_every: int = 10
+    """Steps between rows of figures."""
+    track: Sequence[str] = ()
+    """Trackers that follow the figures."""
+
+    def policy(self) -> Policy:
+        """The model with its adapter."""
+        return load_policy(self.model, self.adapter, self.dtype, self.device)
+
+
+DEFAULT = Start()
+
+
 def preference_folder(
-    preferences: Path,
-    out: Path,
-    config: TrainingConfig,
-    *,
-    model: str = "embedded",
-    adapter: Path | None = None,
-    initial: str | None = None,
-    seed: int = 1,
-    device: str = "auto",
-    dtype: str = "float32",
-    resume: bool = False,
-    log_every: int = 10,
-    track: Sequence[str] = (),
+    preferences: Path, out: Path, config: TrainingConfig, start: Start = DEFAULT, *, initial: str | None = None
 ) -> dict[str, Any]:
     """Train a policy on a preference set or a run's preferences; the checkpoint goes to `out`.
 
     Args:
-        adapter: earlier round's adapter to go on with.
         initial: another model as the reference.
-        track: trackers that follow the figures.
     """
     if initial and (config.reference != "initial" or config.objective in UNREFERENCED):
         raise ConfigError(f"--initial has no effect with {config.objective} and training.reference={config.reference}")
@@ -57,71 +70,25 @@ def preference_folder(
     unused(Path(out))
     from prefloop.training.preference import train_preferences
 
-    policy = load_policy(model, adapter, dtype, device)
-    reference = load_policy(initial, dtype=dtype, device=device) if initial else None
+    policy = start.policy()
+    reference = load_policy(initial, dtype=start.dtype, device=start.device) if initial else None
     lineages = [policy.lineage.id, reference.lineage.id if reference else None]
-    identity = [[asdict(p) for p in pairs], lineages, config.model_dump(), seed]
-    started = time.monotonic()
-    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
-        result = train_preferences(
-            policy,
-            pairs,
-            completions,
-            prompts,
-            config,
-            out,
-            work=work,
-            seed=seed,
-            initial=reference,
-            resume=resume,
-            log=log,
-            show=note,
-        )
-    return _summary(result, started)
+    train = partial(train_preferences, policy, pairs, completions, prompts, config, out, initial=reference)
+    return _trained(train, out, config, start, [[asdict(p) for p in pairs], *lineages])
 
 
-def reward_folder(
-    preferences: Path,
-    out: Path,
-    config: RewardTrainingConfig,
-    *,
-    model: str = "embedded",
-    seed: int = 1,
-    device: str = "auto",
-    dtype: str = "float32",
-    resume: bool = False,
-    log_every: int = 10,
-    track: Sequence[str] = (),
-) -> dict[str, Any]:
+def reward_folder(preferences: Path, out: Path, config: RewardTrainingConfig, start: Start = DEFAULT) -> dict[str, Any]:
     """Train a reward model on a preference set or a run's preferences; it goes to `out` with its head."""
     prompts, completions, pairs = read_preference_set(preferences)
     unused(Path(out))
     from prefloop.training.reward import train_reward_model
 
-    policy = load_policy(model, dtype=dtype, device=device)
-    identity = ["reward", [asdict(p) for p in pairs], policy.lineage.id, config.model_dump(), seed]
-    started = time.monotonic()
-    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
-        result = train_reward_model(
-            policy, pairs, completions, prompts, config, out, work=work, seed=seed, resume=resume, log=log, show=note
-        )
-    return _summary(result, started)
+    policy = start.policy()
+    train = partial(train_reward_model, policy, pairs, completions, prompts, config, out)
+    return _trained(train, out, config, start, ["reward", [asdict(p) for p in pairs], policy.lineage.id])
 
 
-def instruction_file(
-    data: Path,
-    out: Path,
-    config: SftTrainingConfig,
-    *,
-    model: str = "embedded",
-    adapter: Path | None = None,
-    seed: int = 1,
-    device: str = "auto",
-    dtype: str = "float32",
-    resume: bool = False,
-    log_every: int = 10,
-    track: Sequence[str] = (),
-) -> dict[str, Any]:
+def instruction_file(data: Path, out: Path, config: SftTrainingConfig, start: Start = DEFAULT) -> dict[str, Any]:
     """Fine-tune a policy on instructions and answers; the checkpoint goes to `out`."""
     found = read_instructions(Path(data))
     for row in found.bad[:5]:
@@ -131,14 +98,20 @@ def instruction_file(
     unused(Path(out))
     from prefloop.training.sft import train_instructions
 
-    policy = load_policy(model, adapter, dtype, device)
-    identity = ["sft", list(found.examples), policy.lineage.id, config.model_dump(), seed]
-    started = time.monotonic()
-    with _work(out, identity) as work, _log(out, config, log_every, track) as log:
-        result = train_instructions(
-            policy, found.examples, config, out, work=work, seed=seed, resume=resume, log=log, show=note
-        )
-    return {**_summary(result, started), "bad_rows": [asdict(row) for row in found.bad]}
+    policy = start.policy()
+    train = partial(train_instructions, policy, found.examples, config, out)
+    summary = _trained(train, out, config, start, ["sft", list(found.examples), policy.lineage.id])
+    return {**summary, "bad_rows": [asdict(row) for row in found.bad]}
+
+
+def _trained(
+    train: Callable[..., TrainingResult], out: Path, config: Any, start: Start, data: Sequence[Any]
+) -> dict[str, Any]:
+    """Train, with the resumable state under a name that data, models, settings and seed decide."""
+    began = time.monotonic()
+    with _work(out, [*data, config.model_dump(), start.seed, start.dtype]) as work, _log(out, config, start) as log:
+        result = train(work=work, seed=start.seed, resume=start.resume, log=log, show=note)
+    return _summary(result, began)
 
 
 def read_preference_set(
@@ -161,19 +134,19 @@ def read_preference_set(
 
 @contextmanager
 def _work(out: Path, identity: Any) -> Iterator[Path]:
-    """Folder of the resumable state beside `out`, removed once training has ended."""
+    """Folder of the resumable state beside `out`; all such folders are removed once one training has ended."""
     out = Path(out)
     unused(out)
-    work = out.with_name(f".{out.name}.{content_id(identity)}.work")
-    yield work
+    yield out.with_name(f".{out.name}.{content_id(identity)}.work")
     if main_process():
-        shutil.rmtree(work, ignore_errors=True)
+        for work in out.parent.glob(f".{escape(out.name)}.*.work"):  # other settings left theirs and cannot go on
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
-def _log(out: Path, config: Any, every: int, track: Sequence[str]) -> Iterator[Log]:
-    console = TrainingConsole(every)
-    with tracked(track, Path(out).name, Path(out).parent / "tracking", config.model_dump(mode="json")) as send:
+def _log(out: Path, config: Any, start: Start) -> Iterator[Log]:
+    console = TrainingConsole(start.log_every)
+    with tracked(start.track, Path(out).name, Path(out).parent / "tracking", config.model_dump(mode="json")) as send:
 
         def log(row: dict[str, Any]) -> None:
             console(row)

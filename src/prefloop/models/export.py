@@ -199,8 +199,6 @@ def _quantise(
     moved = total = 0.0
     for name, layer in small.named_modules():
         if isinstance(layer, Linear4bit):
-            # Else the first product packs the weights in an order that DoRA's norms and gradients do not know.
-            layer.support_avx512bf16_for_cpu = False
             weight = start.model.get_submodule(name).weight.data
             four = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(weight)
             if isinstance(start.model.get_submodule(name), Conv1D):  # GPT-2's: (in, out); 4-bit layers are (out, in)

@@ -31,8 +31,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return ids
 
 
-def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, end: bool = True) -> list[int]:
-    """Token ids of an answer, with the end token unless `end` is false (a cut answer).
+def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of an answer, with the end token.
 
     For text from elsewhere. What a policy generated is kept as ids: encoding its text may give other ones.
 
@@ -40,8 +40,6 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str, end: bool =
         ModelError: the tokenizer has no end token.
     """
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not end:
-        return ids
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{_name(tokenizer)} has no end token: set eos_token in its tokenizer_config.json")
     return [*ids, tokenizer.eos_token_id]

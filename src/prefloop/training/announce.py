@@ -12,7 +12,7 @@ from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.models.free_memory import available_memory
 from prefloop.models.group import Group, GroupStates
-from prefloop.models.memory import MemoryPlan, largest_budget, plan_memory
+from prefloop.models.memory import largest_budget, plan_memory
 from prefloop.training.ranks import Ranks
 
 Show = Callable[[str], None]
@@ -44,31 +44,37 @@ def announce(
     lost = "".join(f"; dropped: {count:,} {reason}" for reason, count in dropped.items())
     show(f"{what}{lost}; {forward.layout} layout: {forward.why}")
     show(annotated(tokenizer, groups[0], names))
-    try:
-        plan = _plan(forward, groups, config, ranks)
-    except ModelError as error:  # a guess: it may still fit
-        show(f"memory: {error}")
-        return config.tokens_per_batch
-    show(f"memory, estimated:\n{plan.text()}")
-    if plan.tokens < min(config.tokens_per_batch, sum(group.tokens for group in groups)):
-        show(f"memory is short: passes of {plan.tokens:,} tokens in place of {config.tokens_per_batch:,}")
-        return plan.tokens
-    return config.tokens_per_batch
+    return _budget(show, forward, groups, config, ranks)
 
 
-def _plan(forward: GroupStates, groups: Sequence[Group], config: Tuning, ranks: Ranks) -> MemoryPlan:
-    """Of passes of the configured size; where they do not fit, of the largest that do."""
+def _budget(show: Show, forward: GroupStates, groups: Sequence[Group], config: Tuning, ranks: Ranks) -> int:
+    """Tokens of a pass: as configured, or the most that fits, or where nothing seems to fit, one row at a time."""
     model = forward.base
     tokens = sum(group.tokens for group in groups)
     scored = sum(sum(group.scored) for group in groups)
     longest = max(group.longest for group in groups)
     size = max(longest, min(config.tokens_per_batch, tokens))
     weights: dict[str, Any] = {"weight_bytes": model.dtype.itemsize, "device": model.device.type}
-    plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, **weights)
+    try:
+        plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, **weights)
+    except ModelError as error:  # no plan for such a model
+        show(f"memory: {error}")
+        return config.tokens_per_batch
+    # Processes share a machine or shard a model in ways that the plan does not know: theirs is shown, not enforced.
     memory = available_memory(model.device) if ranks.world == 1 else None
-    if memory is None or plan.total <= memory:
-        return plan
-    return largest_budget(model.config, config, memory, scored_share=scored / tokens, longest=longest, **weights)
+    budget = config.tokens_per_batch
+    if memory is not None and plan.total > memory:
+        try:
+            plan = largest_budget(
+                model.config, config, memory, scored_share=scored / tokens, longest=longest, **weights
+            )
+            budget = plan.tokens
+            show(f"memory is short: passes of {budget:,} tokens in place of {config.tokens_per_batch:,}")
+        except ModelError as error:  # an estimate: it may still fit
+            budget = longest
+            show(f"memory: {error}; trying one row at a time")
+    show(f"memory, estimated:\n{plan.text()}")
+    return budget
 
 
 def annotated(tokenizer: Any, group: Group, names: Sequence[str]) -> str:

@@ -70,6 +70,19 @@ def optimizer_steps(pairs: Sequence[int], batch_pairs: int, seed: int, epoch: in
     return steps
 
 
+def step_plan(training: Sequence[int], sizes: Sequence[int], per_step: int, epochs: int, seed: int) -> list[list[int]]:
+    """Units of every optimizer step of all epochs, each epoch in an order of its own (see `optimizer_steps`).
+
+    Args:
+        training: units to train on.
+        sizes: examples of each of them: a prompt's pairs, or 1.
+        per_step: examples of a step.
+    """
+    return [
+        [training[i] for i in step] for epoch in range(epochs) for step in optimizer_steps(sizes, per_step, seed, epoch)
+    ]
+
+
 def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Split one step into forward passes of at most `budget` tokens: sorted by length, each as full as may be.
 
@@ -99,7 +112,7 @@ def split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]
     if not held_out:
         return list(range(count)), []
     if count < 2:
-        raise DataError(f"nothing can be held out of {count} prompt: set training.held_out=0")
+        raise DataError(f"nothing can be held out of {count}: give more data, or set training.held_out=0")
     kept = max(1, min(count - 1, round(held_out * count)))
     chosen = set(np.random.default_rng([seed, count]).permutation(count)[:kept].tolist())
     return [i for i in range(count) if i not in chosen], sorted(chosen)

@@ -23,7 +23,7 @@ from prefloop.training.alarms import Alarms
 from prefloop.training.checkpoint import BEST, STATE, Cursor, load_state, load_weights, save_state, save_weights
 from prefloop.training.ranks import Ranks
 from prefloop.training.schedule import learning_rate
-from prefloop.training.update import Figures, Log, adamw, loss_scaler, peak_memory_gb, update
+from prefloop.training.update import Figures, Log, TrainingResult, adamw, loss_scaler, peak_memory_gb, update
 
 HELD_OUT = "held_out/"
 """Start of the names of figures on held-out units."""
@@ -82,8 +82,8 @@ class Job:
     """Of the wrapped module, units, and what `prepare` gave."""
     describe: Callable[[int], Any]
     """A unit as JSON, for a step that went wrong."""
-    prepare: Callable[[Any, Sequence[int]], tuple[Any, Figures]] = lambda module, units: (None, {})
-    """Once per step, before its passes: something they need, and figures."""
+    prepare: Callable[[Any, Sequence[int], int], tuple[Any, Figures]] = lambda module, units, budget: (None, {})
+    """Once per step, before its passes: something they need, and figures. Its own passes keep to a token budget."""
     held_out: Sequence[int] = ()
     """Units that are never in `plan`: the best weights are chosen by their loss."""
 
@@ -147,7 +147,7 @@ def run_steps(
     with progress(job.label, sum(tokens), "tokens", done=sum(tokens[: cursor.step])) as advance:
         while cursor.step < len(job.plan) and not _stopped(cursor.history, config.patience):
             started = time.monotonic()
-            found = _gradients(engine, job, cursor)
+            found = _computed(engine, job, cursor, job.plan[cursor.step])
             rate = learning_rate(cursor.step, len(tokens), config.learning_rate, config.schedule, config.warmup_ratio)
             norm = _update(engine, job, cursor.step, rate, config, work)
             found |= {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
@@ -156,8 +156,9 @@ def run_steps(
             cursor.step += 1
             figures = {"step": cursor.step, **found, "learning_rate": rate}
             done = cursor.step == len(job.plan)
-            if job.held_out and (cursor.step % config.evaluate_every == 0 or done):
-                figures |= _held_out(engine, job, cursor.budget)
+            evaluated = bool(job.held_out) and (cursor.step % config.evaluate_every == 0 or done)
+            if evaluated:
+                figures |= _held_out(engine, job, cursor)
             cursor.history.append(figures)
             if engine.ranks.main:
                 advance(tokens[cursor.step - 1])
@@ -165,7 +166,7 @@ def run_steps(
                 log({**figures, **speed})
                 for alarm in alarms(cursor.history):
                     note(f"{job.label}, step {cursor.step}: {alarm}")
-            if best_step(cursor.history) == cursor.step:
+            if evaluated and best_step(cursor.history) == cursor.step:
                 save_weights(work / BEST, engine.parameters, engine.ranks)
             if cursor.step % config.checkpoint_every == 0 or done or _stopped(cursor.history, config.patience):
                 save_state(state, engine.parameters, engine.optimizer, cursor, identity, engine.ranks, engine.scaler)
@@ -174,16 +175,15 @@ def run_steps(
     return cursor.history
 
 
-def _gradients(engine: Engine, job: Job, cursor: Cursor) -> Figures:
-    """Leave the gradients of the next step in the parameters; where memory runs out, cut it finer from here on."""
-    step = job.plan[cursor.step]
+def _computed(engine: Engine, job: Job, cursor: Cursor, units: Sequence[int]) -> Figures:
+    """Figures of `units`, and their gradients if gradients are on; where memory runs out, cut finer from here on."""
     while True:
         try:
-            return _passes(engine, job, step, cursor.budget)
+            return _passes(engine, job, units, cursor.budget)
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
-            lengths = [job.lengths[i] for i in step]
+            lengths = [job.lengths[i] for i in units]
             if engine.ranks.world > 1 or max(lengths) >= cursor.budget:
                 raise ModelError(
                     f"{job.label}, step {cursor.step + 1}: out of memory at {cursor.budget:,} tokens per forward pass: "
@@ -204,7 +204,7 @@ def _passes(engine: Engine, job: Job, units: Sequence[int], budget: int) -> Figu
     Each pass adds its examples' share of the units' weight, so the sum over passes is the gradient of the
     weighted mean over all examples; a mean of the passes' means would favour examples in small passes.
     """
-    given, figures = job.prepare(engine.module, units)
+    given, figures = job.prepare(engine.module, units, budget)
     total = sum(job.weights[i] for i in units)
     found: dict[str, Tensor] = {}
     tokens = padding = 0.0
@@ -237,8 +237,8 @@ def _update(engine: Engine, job: Job, step: int, rate: float, config: Optimisati
 
 
 @torch.no_grad()
-def _held_out(engine: Engine, job: Job, budget: int) -> Figures:
-    found = _passes(engine, job, job.held_out, budget)
+def _held_out(engine: Engine, job: Job, cursor: Cursor) -> Figures:
+    found = _computed(engine, job, cursor, job.held_out)
     return {f"{HELD_OUT}{name}": value for name, value in found.items() if name != "padding"}
 
 
@@ -250,7 +250,15 @@ def best_step(history: Sequence[Figures]) -> int | None:
 
 def _stopped(history: Sequence[Figures], patience: int) -> bool:
     """Whether `patience` evaluations in a row were no better than one before them."""
-    best = best_step(history)
-    if not patience or best is None:
-        return False
-    return sum(f"{HELD_OUT}loss" in row for row in history[best:]) >= patience
+    best = best_step(history) if patience else None
+    return best is not None and sum(f"{HELD_OUT}loss" in row for row in history[best:]) >= patience
+
+
+def finished(
+    engine: Engine, out: Path, history: list[Figures], examples: int, dropped: dict[str, int]
+) -> TrainingResult:
+    """What the training did, written beside its checkpoint."""
+    result = TrainingResult(out, len(history), history, examples, dropped, best_step(history), engine.trainable)
+    if engine.ranks.main:
+        write_json(out / "training.json", result.as_json())
+    return result

@@ -142,10 +142,11 @@ def pair_groups(
 ) -> list[Group]:
     """One group (chosen, rejected) per preference, in the order given, nothing dropped."""
     encode = _Encoder(policy, prompts, completions, "scored")
-    return [
-        Group(encode.prompt(p.prompt_id), *zip(*encode.pair(p), strict=True))  # type: ignore[arg-type]
-        for p in preferences
-    ]
+    groups = []
+    for preference in preferences:
+        ids, unscored = zip(*encode.pair(preference), strict=True)
+        groups.append(Group(encode.prompt(preference.prompt_id), ids, unscored))
+    return groups
 
 
 class _UnreadableError(DataError):

@@ -24,10 +24,9 @@ from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
 from prefloop.records import Completion, Preference, Prompt, content_id
-from prefloop.store.files import write_json
 from prefloop.training.announce import Show, announce
-from prefloop.training.batches import cut, optimizer_steps, sorted_passes, split
-from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
+from prefloop.training.batches import cut, sorted_passes, split, step_plan
+from prefloop.training.loop import Engine, Job, Pass, finished, run_steps
 from prefloop.training.objective import example_losses
 from prefloop.training.pairs import PairIndex, PromptPairs, pair_groups, prompt_pairs
 from prefloop.training.reference import ReferenceStore
@@ -93,24 +92,19 @@ def train_preferences(
         reference = _reference(store, units, config)
         job = Job(
             "train",
-            [
-                [training[i] for i in step]
-                for epoch in range(config.epochs)
-                for step in optimizer_steps([pairs[i] for i in training], config.batch_pairs, seed, epoch)
-            ],
+            step_plan(training, [pairs[i] for i in training], config.batch_pairs, config.epochs, seed),
             [forward.tokens(unit.group) for unit in units],
             [sum(unit.weights) for unit in units],
             lambda module, members, kl: _pass(module, forward, members, units, reference, config, kl),
             lambda i: asdict(units[i]),
-            lambda module, members: _reference_point(module, forward, members, units, reference, config),
+            lambda module, members, budget: _reference_point(
+                module, forward, members, units, reference, config, budget
+            ),
             held_out,
         )
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         save_checkpoint(model, policy, out, engine.ranks)
-    result = TrainingResult(out, len(history), history, sum(pairs), dropped, best_step(history), engine.trainable)
-    if engine.ranks.main:
-        write_json(out / "training.json", result.as_json())
-    return result
+    return finished(engine, out, history, sum(pairs), dropped)
 
 
 def _pass(
@@ -161,12 +155,13 @@ def _reference_point(
     units: Sequence[PromptPairs],
     reference: Reference,
     config: TrainingConfig,
+    budget: int,
 ) -> tuple[Tensor | None, Figures]:
     """What ``kto`` measures from, over a whole step before any gradient, however the step is cut."""
     if config.objective != "kto":
         return None, {}
     logratios = []
-    for part in cut([reference.others[i].tokens for i in members], config.tokens_per_batch):
+    for part in cut([reference.others[i].tokens for i in members], budget):
         places = [members[place] for place in part]
         with autocast(forward.model.device, config.dtype):
             sums = module(forward.pack([reference.others[i] for i in places])).sums

@@ -22,10 +22,9 @@ from prefloop.models.group import GroupScores
 from prefloop.models.load import Policy
 from prefloop.models.reward import HEAD, load_reward_model, new_reward_model
 from prefloop.records import Completion, Preference, Prompt, content_id
-from prefloop.store.files import write_json
 from prefloop.training.announce import Show, announce
-from prefloop.training.batches import optimizer_steps, split
-from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
+from prefloop.training.batches import split, step_plan
+from prefloop.training.loop import Engine, Job, Pass, finished, run_steps
 from prefloop.training.pairs import PairIndex, PromptPairs, prompt_pairs
 from prefloop.training.trainable import autocast, save_checkpoint, tuned
 from prefloop.training.update import Log, TrainingResult
@@ -64,7 +63,6 @@ def train_reward_model(
     kind = "plackett-luce" if config.objective == "plackett-luce" else "dpo"
     units, dropped = prompt_pairs(policy, preferences, completions, prompts, kind, config.rankings)
     training, held_out = split(len(units), config.held_out, seed)
-    ones = [1] * len(training)
     data = content_id([asdict(unit) for unit in units])
     identity = content_id("reward", config.model_dump(mode="json"), seed, policy.lineage.id, data)
     start = new_reward_model(policy, config.method, config.dtype, seed)
@@ -78,11 +76,7 @@ def train_reward_model(
         )
         job = Job(
             "reward",
-            [
-                [training[i] for i in step]
-                for epoch in range(config.epochs)
-                for step in optimizer_steps(ones, config.batch_prompts, seed, epoch)
-            ],
+            step_plan(training, [1] * len(training), config.batch_prompts, config.epochs, seed),
             [scores.tokens(unit.group) for unit in units],
             [sum(unit.weights) for unit in units],
             lambda module, members, given: _pass(module, scores, [units[i] for i in members], config),
@@ -94,15 +88,9 @@ def train_reward_model(
         with torch.no_grad():
             expected = engine.module(scores.pack(probe)).cpu()
         save_checkpoint(model, start, out, engine.ranks)
-    if (
-        config.method != "qlora" and engine.ranks.main
-    ):  # read back on the full-precision base, a quantised model scores otherwise
+    if config.method != "qlora" and engine.ranks.main:  # on the full-precision base, a 4-bit model scores otherwise
         _check_saved(policy, out, config.method, probe, expected)
-    pairs = sum(len(unit.chosen) for unit in units)
-    result = TrainingResult(out, len(history), history, pairs, dropped, best_step(history), engine.trainable)
-    if engine.ranks.main:
-        write_json(out / "training.json", result.as_json())
-    return result
+    return finished(engine, out, history, sum(len(unit.chosen) for unit in units), dropped)
 
 
 def _pass(module: Any, scores: GroupScores, units: Sequence[PromptPairs], config: RewardTrainingConfig) -> Pass:
@@ -139,6 +127,8 @@ def _metrics(score_N: Tensor, lengths_N: Tensor, pairs: PairIndex) -> dict[str, 
         "scores/rejected": rejected_B,
         "scores/margins": chosen_B - rejected_B,
         "scores/accuracies": (chosen_B > rejected_B).float(),
+        "length/chosen": lengths_N[pairs.chosen_B].float(),
+        "length/rejected": lengths_N[pairs.rejected_B].float(),
         "length/chosen_longer": longer_B,
     }
 

@@ -23,10 +23,9 @@ from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_answer, encode_prompt, thinking_length
 from prefloop.records import Message, content_id
-from prefloop.store.files import write_json
 from prefloop.training.announce import Show, announce
-from prefloop.training.batches import optimizer_steps, sorted_batches, split
-from prefloop.training.loop import Engine, Job, Pass, best_step, run_steps
+from prefloop.training.batches import sorted_batches, split, step_plan
+from prefloop.training.loop import Engine, Job, Pass, finished, run_steps
 from prefloop.training.trainable import autocast, save_checkpoint, trainable
 from prefloop.training.update import Log, TrainingResult
 
@@ -97,10 +96,7 @@ def train_sft(
         engine = Engine.of(forward, config, BETAS)
         job = _job(forward, groups, weights, plan, config.dtype)
         history = run_steps(engine, job, config, work=out, identity=identity, resume=resume, log=log)
-    result = TrainingResult(out, len(plan), history, len(groups), dropped)
-    if engine.ranks.main:
-        write_json(out / "training.json", result.as_json())
-    return result
+    return finished(engine, out, history, len(groups), dropped)
 
 
 def train_instructions(
@@ -133,12 +129,7 @@ def train_instructions(
     groups, dropped = _answers(policy, examples, config.thinking)
     weights = [torch.ones(group.scored[0]) for group in groups]
     training, held_out = split(len(groups), config.held_out, seed)
-    ones = [1] * len(training)
-    plan = [
-        [training[i] for i in step]
-        for epoch in range(config.epochs)
-        for step in optimizer_steps(ones, config.batch_examples, seed, epoch)
-    ]
+    plan = step_plan(training, [1] * len(training), config.batch_examples, config.epochs, seed)
     data = content_id([asdict(group) for group in groups])
     start = [policy.lineage.id, str(policy.model.dtype)]
     identity = content_id("instructions", config.model_dump(mode="json"), seed, start, data)
@@ -150,10 +141,7 @@ def train_instructions(
         job = _job(forward, groups, weights, plan, config.dtype, held_out)
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         save_checkpoint(model, policy, out, engine.ranks)
-    result = TrainingResult(out, len(history), history, len(groups), dropped, best_step(history), engine.trainable)
-    if engine.ranks.main:
-        write_json(out / "training.json", result.as_json())
-    return result
+    return finished(engine, out, history, len(groups), dropped)
 
 
 def _job(
