@@ -31,7 +31,7 @@ from prefloop.progress import set_quiet
 from prefloop.records import Completion, Preference, Prompt
 from prefloop.store.files import write_json
 from prefloop.training.batches import cut, optimizer_steps, sorted_batches, sorted_passes
-from prefloop.training.checkpoint import STATE, Cursor, load_state, save_state
+from prefloop.training.checkpoint import HISTORY, STATE, Cursor, load_state, save_state
 from prefloop.training.preference import REFERENCE_STORE, pair_logps, train_preferences
 from prefloop.training.ranks import Ranks
 from prefloop.training.schedule import learning_rate
@@ -168,7 +168,7 @@ def test_a_saved_state_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
 
     resumed, optimizer = _stepped()
     cursor = load_state(tmp_path / STATE, resumed, optimizer, "run")
-    assert cursor == Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}], 64)
+    assert cursor == Cursor(2, [{"loss": 0.1}, {"loss": 1 / 3}], 64, 2)
     for number in (3, 4):
         step(resumed, optimizer, number)
     assert all(resumed[name].equal(whole[name]) for name in whole)
@@ -179,12 +179,33 @@ def test_states_of_other_runs_and_damaged_states_are_refused(tmp_path: Path) -> 
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
     update(optimizer, parameters, 0.1, 1.0)
-    save_state(tmp_path / STATE, parameters, optimizer, Cursor(1), "run", ONE)
+    save_state(tmp_path / STATE, parameters, optimizer, Cursor(1, [{"loss": 0.5}]), "run", ONE)
     with pytest.raises(StoreError, match="belongs to another training run"):
         load_state(tmp_path / STATE, parameters, optimizer, "another")
+    (tmp_path / HISTORY).unlink()
+    with pytest.raises(StoreError, match="damaged"):
+        load_state(tmp_path / STATE, parameters, optimizer, "run")
     (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:-9])
     with pytest.raises(StoreError, match="damaged"):
         load_state(tmp_path / STATE, parameters, optimizer, "run")
+
+
+def test_figures_are_written_once_and_those_beyond_the_state_are_cut_off(tmp_path: Path) -> None:
+    """What a kill between the figures and the state leaves: one row too many, half a row."""
+    parameters, optimizer = _stepped()
+    state, history = tmp_path / STATE, tmp_path / HISTORY
+    history.write_text('{"of":"another run"}\n')
+    cursor = Cursor(1, [{"loss": 0.5}])
+    save_state(state, parameters, optimizer, cursor, "run", ONE)
+    cursor.history.append({"loss": 0.25})
+    cursor.step = 2
+    save_state(state, parameters, optimizer, cursor, "run", ONE)
+    assert history.read_text() == '{"loss":0.5}\n{"loss":0.25}\n'
+    with history.open("a") as handle:
+        handle.write('{"loss":0.125}\n{"lo')
+    found = load_state(state, parameters, optimizer, "run")
+    assert found.history == [{"loss": 0.5}, {"loss": 0.25}]
+    assert history.read_text() == '{"loss":0.5}\n{"loss":0.25}\n'
 
 
 # --- a small world: a policy, prompts with three answers each, pairs ---

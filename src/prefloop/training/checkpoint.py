@@ -1,6 +1,9 @@
 """The state of a training run in one file that appears whole or not at all: safetensors, no pickles.
 
-It holds what the next step depends on: trainable weights, both AdamW moments, and the number of finished
+Figures of finished steps stand in a file of lines beside it, which only grows: writing all of them with every state
+would cost a long run more than its training. Lines beyond the state's last step are not read.
+
+The state holds what the next step depends on: trainable weights, both AdamW moments, and the number of finished
 steps. Order and schedule follow from the seed and that number, and dropout is off, so no random state is left
 to keep.
 """
@@ -8,8 +11,9 @@ to keep.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefloop.errors import StoreError
 from prefloop.records import canonical_json
-from prefloop.store.files import atomic_path
+from prefloop.store.files import atomic_path, writing
 from prefloop.training.ranks import Ranks, whole
 
 STATE = "state.safetensors"
+HISTORY = "history.jsonl"
 BEST = "best.safetensors"
 """Trainable weights of the step with the lowest held-out loss."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -37,6 +42,8 @@ class Cursor:
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     budget: int = 0
+    written: int = 0
+    """Rows of the history that are on disk."""
 
 
 def save_state(
@@ -63,13 +70,38 @@ def save_state(
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"{moment}/{name}": moments.get(moment, torch.zeros_like(parameter)) for moment in MOMENTS}
     updates = max((float(found["step"]) for found in optimizer.state.values()), default=0.0)
-    position = {**asdict(cursor), "identity": identity, "updates": updates}
+    position = {"step": cursor.step, "budget": cursor.budget, "identity": identity, "updates": updates}
+    if ranks.main:
+        _append(path.with_name(HISTORY), cursor)
+    cursor.written = len(cursor.history)
     _write(path, tensors, ranks, {**position, "scaler": scaler.state_dict() if scaler else None})
 
 
 def save_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter], ranks: Ranks) -> None:
     """Write the trainable weights alone."""
     _write(path, {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}, ranks, {})
+
+
+def _append(path: Path, cursor: Cursor) -> None:
+    """Rows that are not on disk yet; a run's first ones take the place of what lies there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cursor.written:  # another run's state must not meet this one's rows
+            path.with_name(STATE).unlink(missing_ok=True)
+        with path.open("a" if cursor.written else "w", encoding="utf-8") as handle:
+            handle.writelines(canonical_json(row) + "\n" for row in cursor.history[cursor.written :])
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+def _read(path: Path, rows: int) -> list[dict[str, float]]:
+    """The first `rows` rows; what a killed run wrote beyond them is cut off."""
+    lines = path.read_bytes().splitlines(keepends=True)[:rows]
+    if len(lines) < rows or not all(line.endswith(b"\n") for line in lines):
+        raise ValueError(f"{path.name} has {len(lines)} of {rows} rows")
+    with path.open("rb+") as handle:
+        handle.truncate(sum(map(len, lines)))
+    return [json.loads(line) for line in lines]
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks, position: dict[str, Any]) -> None:
@@ -104,9 +136,10 @@ def load_state(
                 _restore(stored, name, parameter, optimizer, position["updates"])
             if scaler is not None:
                 scaler.load_state_dict(position["scaler"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        history = _read(path.with_name(HISTORY), position["step"])
+    except (SafetensorError, KeyError, ValueError, FileNotFoundError) as error:
         raise StoreError(f"{path} is damaged ({error}): delete it to train from the start") from error
-    return Cursor(position["step"], position["history"], position["budget"])
+    return Cursor(position["step"], history, position["budget"], len(history))
 
 
 def load_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
