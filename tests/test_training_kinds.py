@@ -13,13 +13,15 @@ import torch
 from test_training import World, build_model_folder, build_world, files, row_logp, settings_of
 from transformers import AutoModelForSequenceClassification
 
+from prefloop.config.sampling import Sampling
 from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig
 from prefloop.errors import ConfigError, DataError, ModelError
+from prefloop.generation.generate import generate_completions
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.trackers import tracked
 from prefloop.models.attention import training_attention
 from prefloop.models.group import GroupForward, GroupScores
-from prefloop.models.load import load_policy, quantised
+from prefloop.models.load import load_policy, merged, quantised
 from prefloop.models.reward import load_reward_model
 from prefloop.models.template import encode_completion, encode_prompt
 from prefloop.training.alarms import Alarms
@@ -225,6 +227,37 @@ def test_qlora_prefers_what_it_was_shown(world: World, tmp_path: Path) -> None:
     assert result.history[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
     assert result.history[-1]["rewards/accuracies"] == 1.0
     assert json.loads((tmp_path / "checkpoint" / "prefloop_lineage.json").read_text())["method"] == "qlora"
+
+
+def test_a_policy_in_4_bits_samples_and_trains_in_place(world: World, tmp_path: Path) -> None:
+    """What fits on a small GPU: one copy of the weights, which is policy, reference and base of the adapter."""
+    folder = world.policy.name
+    small = replace(world, policy=load_policy(folder, dtype="nf4", device="cpu"))
+    assert small.policy.lineage.id != world.policy.lineage.id
+    assert small.policy.lineage.base == world.policy.lineage.base
+    prompts = list(world.prompts.values())[:2]
+    before = generate_completions(small.policy, prompts, Sampling(k=1, greedy=True, max_new_tokens=8), seed=1)
+    assert {completion.policy for completion in before} == {small.policy.lineage.id}
+
+    result = small.train(tmp_path, settings_of(method="qlora", epochs=4))
+    assert result.history[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert result.history[-1]["rewards/accuracies"] == 1.0
+    after = generate_completions(small.policy, prompts, Sampling(k=1, greedy=True, max_new_tokens=8), seed=1)
+    assert after == before  # its own model is as it was
+    twice = world.train(tmp_path / "copy", settings_of(method="qlora", epochs=4))
+    assert twice.history[-1]["loss"] == pytest.approx(result.history[-1]["loss"], rel=1e-5)
+
+    tuned_policy = load_policy(folder, tmp_path / "checkpoint", "nf4", "cpu")
+    assert merged(tuned_policy) is tuned_policy
+    shown = small.preferences[0]
+    gains = [
+        row_logp(world, model, shown.chosen)[0] - row_logp(world, model, shown.rejected)[0]
+        for model in (tuned_policy.model, small.policy.model)
+    ]
+    assert gains[0] > gains[1]
+    for method in ("lora", "full"):
+        with pytest.raises(ModelError, match="4-bit weights: train with qlora"):
+            small.train(tmp_path / method, settings_of(method=method))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -35,6 +35,7 @@ HASHED = (
     "config.json",
     "generation_config.json",
     "merges.txt",
+    "spm.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -49,11 +50,13 @@ class Lineage:
 
     base: str
     adapters: tuple[str, ...] = ()
+    four_bit: bool = False
+    """Whether the base's weights are rounded to 4 bits: it then answers otherwise."""
 
     @property
     def id(self) -> str:
         """One id for the policy as a whole."""
-        return content_id("policy", self.base, list(self.adapters))
+        return content_id("policy", self.base, list(self.adapters), *(["nf4"] if self.four_bit else []))
 
 
 def hash_folder(folder: Path) -> str:

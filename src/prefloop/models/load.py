@@ -23,6 +23,8 @@ EMBEDDED = Path(__file__).parent.parent / "embedded" / "policy"
 """The policy that ships with the package."""
 
 DTYPES = ("float32", "bfloat16", "float16")
+NF4 = "nf4"
+"""Linear layers in 4-bit NormalFloat: a 7B policy in 5 GB, to sample from and to train with qlora."""
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 """What is fetched of a hub model: no pickled weights, no code."""
@@ -51,20 +53,23 @@ def load_policy(
     Args:
         source: ``embedded``, a `from_pretrained` folder (the hub is not asked), or a hub id ``owner/name``.
         adapter: PEFT adapter folder; where it records the hash of its base, another base is refused.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``nf4``.
         device: ``auto`` (cuda, then mps, then cpu) or a torch device.
 
     Raises:
         ConfigError: a dtype or device that is not there.
         ModelError: missing or damaged files, an unknown model, or the wrong base for the adapter.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown: give one of {', '.join(DTYPES)}")
+    if dtype not in (*DTYPES, NF4):
+        raise ConfigError(f"dtype {dtype!r} is unknown: give one of {', '.join((*DTYPES, NF4))}")
     place = device_of(device)
     folder = model_folder(str(source))
-    model = read_model(folder, dtype)
-    tokenizer = read_tokenizer(folder, model)
-    policy = Policy(model.to(place).eval(), tokenizer, Lineage(hash_folder(folder)), str(source))
+    if dtype == NF4:
+        model = _four_bit(folder, place, half_precision(place))
+    else:
+        model = read_model(folder, dtype, **_straight_to(place)).to(place).eval()
+    lineage = Lineage(hash_folder(folder), four_bit=dtype == NF4)
+    policy = Policy(model, read_tokenizer(folder, model), lineage, str(source))
     return with_adapter(policy, Path(adapter)) if adapter else policy
 
 
@@ -85,6 +90,26 @@ def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **
     Raises:
         ModelError: bitsandbytes is not installed, or the model cannot be quantised.
     """
+    return _four_bit(model_folder(policy.name), policy.model.device, dtype, kind, **options)
+
+
+def half_precision(device: torch.device) -> str:
+    """The number type for products beside 4-bit weights: bfloat16 where the device has it, float16 on older GPUs."""
+    import torch
+
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "float32"
+
+
+def _straight_to(device: torch.device) -> dict[str, Any]:
+    """Weights go to a GPU as they are read: a machine may have less memory than its GPU."""
+    return {"device_map": {"": device}} if device.type == "cuda" else {}
+
+
+def _four_bit(
+    folder: Path, device: torch.device, dtype: str, kind: str = "AutoModelForCausalLM", **options: Any
+) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -98,8 +123,8 @@ def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    placed = {"quantization_config": nf4, "device_map": {"": policy.model.device}, **options}
-    model = read_model(model_folder(policy.name), "float32", kind, **placed).eval()
+    placed = {"quantization_config": nf4, "device_map": {"": device}, **options}
+    model = read_model(folder, "float32", kind, **placed).eval()
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             # On processors with bfloat16 units it repacks its weights in the first pass without gradient, and
@@ -109,8 +134,8 @@ def quantised(policy: Policy, dtype: str, kind: str = "AutoModelForCausalLM", **
 
 
 def merged(policy: Policy) -> Policy:
-    """A copy whose adapter is folded into the weights, for speed; without an adapter the policy itself."""
-    if not policy.lineage.adapters:
+    """A copy whose adapter is folded into the weights, for speed; the policy itself without one, or in 4 bits."""
+    if not policy.lineage.adapters or policy.lineage.four_bit:
         return policy
     model: Any = copy.deepcopy(policy.model)
     return replace(policy, model=model.merge_and_unload().eval())
@@ -191,7 +216,7 @@ def with_adapter(policy: Policy, adapter: Path) -> Policy:
         raise ModelError(f"cannot load the adapter {adapter}: {_first_line(error)}") from error
     if model.active_peft_config.is_prompt_learning:
         raise ModelError(f"the adapter {adapter} puts virtual tokens before the prompt: use LoRA or its relatives")
-    return replace(policy, model=model, lineage=Lineage(policy.lineage.base, (hash_folder(adapter),)))
+    return replace(policy, model=model, lineage=replace(policy.lineage, adapters=(hash_folder(adapter),)))
 
 
 def _check_base(policy: Policy, adapter: Path) -> None:

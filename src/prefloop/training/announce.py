@@ -12,6 +12,7 @@ from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.models.free_memory import available_memory
 from prefloop.models.group import Group, GroupStates
+from prefloop.models.load import Policy
 from prefloop.models.memory import largest_budget, plan_memory
 from prefloop.training.ranks import Ranks
 
@@ -25,7 +26,7 @@ def announce(
     dropped: Mapping[str, int],
     forward: GroupStates,
     groups: Sequence[Group],
-    tokenizer: Any,
+    policy: Policy,
     names: Sequence[str],
     config: Tuning,
     ranks: Ranks,
@@ -37,24 +38,28 @@ def announce(
         what: units in words.
         dropped: what is not trained on, by reason.
         groups: one per unit; the first is the example.
+        policy: what training starts from.
         names: of its completions, as for `annotated`.
     """
     if show is None:
         return config.tokens_per_batch
     lost = "".join(f"; dropped: {count:,} {reason}" for reason, count in dropped.items())
     show(f"{what}{lost}; {forward.layout} layout: {forward.why}")
-    show(annotated(tokenizer, groups[0], names))
-    return _budget(show, forward, groups, config, ranks)
+    show(annotated(policy.tokenizer, groups[0], names))
+    return _budget(show, forward, groups, policy, config, ranks)
 
 
-def _budget(show: Show, forward: GroupStates, groups: Sequence[Group], config: Tuning, ranks: Ranks) -> int:
+def _budget(
+    show: Show, forward: GroupStates, groups: Sequence[Group], policy: Policy, config: Tuning, ranks: Ranks
+) -> int:
     """Tokens of a pass: as configured, or the most that fits, or where nothing seems to fit, one row at a time."""
     model = forward.base
     tokens = sum(group.tokens for group in groups)
     scored = sum(sum(group.scored) for group in groups)
     longest = max(group.longest for group in groups)
     size = max(longest, min(config.tokens_per_batch, tokens))
-    weights: dict[str, Any] = {"weight_bytes": model.dtype.itemsize, "device": model.device.type}
+    own = 0 if policy.lineage.four_bit else policy.model.dtype.itemsize
+    weights: dict[str, Any] = {"weight_bytes": own, "device": model.device.type}
     try:
         plan = plan_memory(model.config, config, size, round(size * scored / tokens), longest, **weights)
     except ModelError as error:  # no plan for such a model

@@ -87,7 +87,7 @@ def train_preferences(
         what = f"{len(training):,} prompts, {sum(pairs):,} pairs"
         groups = [units[i].group for i in training]
         sides = ["chosen", "rejected"]
-        budget = announce(show, what, dropped, forward, groups, policy.tokenizer, sides, config, engine.ranks)
+        budget = announce(show, what, dropped, forward, groups, policy, sides, config, engine.ranks)
         store = ReferenceStore(forward, engine.module, engine.ranks, policy, initial, config, work / REFERENCE_STORE)
         reference = _reference(store, units, config)
         job = Job(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class ReferenceStore:
         """Which weights the reference is."""
         if self.initial is not None:
             return self.initial.lineage
-        return Lineage(self.policy.lineage.base) if self._bare else self.policy.lineage
+        return replace(self.policy.lineage, adapters=()) if self._bare else self.policy.lineage
 
     @property
     def _bare(self) -> bool:

@@ -72,7 +72,7 @@ def train_reward_model(
         groups = [units[i].group for i in training]
         sides = ["chosen", "rejected"]
         budget = announce(
-            show, f"{len(training):,} prompts", dropped, scores, groups, policy.tokenizer, sides, config, engine.ranks
+            show, f"{len(training):,} prompts", dropped, scores, groups, policy, sides, config, engine.ranks
         )
         job = Job(
             "reward",

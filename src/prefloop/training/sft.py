@@ -137,7 +137,7 @@ def train_instructions(
         forward = GroupForward(model)
         engine = Engine.of(forward, config)
         what, learned = f"{len(training):,} examples", [groups[i] for i in training]
-        budget = announce(show, what, dropped, forward, learned, policy.tokenizer, ["answer"], config, engine.ranks)
+        budget = announce(show, what, dropped, forward, learned, policy, ["answer"], config, engine.ranks)
         job = _job(forward, groups, weights, plan, config.dtype, held_out)
         history = run_steps(engine, job, config, work=work, identity=identity, resume=resume, log=log, budget=budget)
         save_checkpoint(model, policy, out, engine.ranks)

@@ -37,12 +37,15 @@ def trainable(policy: Policy, config: Tuning, seed: int) -> Iterator[Any]:
         ModelError: the policy carries an adapter that these settings cannot go on with.
     """
     carried = policy.model if isinstance(policy.model, PeftModel) else None
+    if policy.lineage.four_bit and (config.method != "qlora" or carried):
+        what = "carries an adapter on" if carried else "has"
+        raise ModelError(f"{policy.name} {what} 4-bit weights: train with qlora, from a policy without an adapter")
     if config.method == "full":
         if carried:
             raise ModelError(f"{policy.name} carries an adapter: export it first, or train with lora or qlora")
         model: Any = copy.deepcopy(policy.model).float()
     elif config.method == "qlora":
-        model = quantised(policy, config.dtype)
+        model = policy.model if policy.lineage.four_bit else quantised(policy, config.dtype)
     else:
         model = copy.deepcopy(carried).unload() if carried else policy.model
     with tuned(model, config, seed) as tunable:
