@@ -1,0 +1,198 @@
+"""Answers through vLLM's offline engine (the extra ``prefloop[vllm]``), as the same records that transformers gives.
+
+Written to vLLM's documented interface (`LLM`, `SamplingParams`, `RequestOutput`) and tested against a stand-in of
+its shape; it has not been run on the real engine here. Its kernels round differently from transformers', and its
+answers may change with what is computed beside them, so a resumed run need not repeat them bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.sampling import Sampling
+from prefloop.errors import ConfigError, DataError, ModelError
+from prefloop.generation.remote import request_seed
+from prefloop.models.lineage import Lineage, hash_folder
+from prefloop.models.load import model_folder
+from prefloop.models.template import encode_prompt
+from prefloop.progress import progress
+from prefloop.records import Completion, Prompt, content_id
+from prefloop.store.journal import Journal
+
+ANSWERS_PER_CHUNK = 2_048
+"""Given to the engine together; a killed run loses one chunk."""
+OURS = frozenset({"model", "tokenizer", "dtype", "logprobs_mode", "trust_remote_code"})
+"""Options of the engine that are decided here."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model in vLLM, with the tokenizer that renders its prompts."""
+
+    llm: Any
+    tokenizer: Any
+    lineage: Lineage
+    dtype: str
+
+
+def load_engine(source: str | Path, dtype: str = "bfloat16", options: Mapping[str, Any] | None = None) -> Engine:
+    """Start vLLM on a whole model; an adapter has to be exported into one first (``prefloop export``).
+
+    Args:
+        source: as in `prefloop.models.load.load_policy`.
+        options: passed to ``vllm.LLM``, such as ``tensor_parallel_size`` or ``gpu_memory_utilization``.
+
+    Raises:
+        ConfigError: an option that is decided here.
+        ModelError: vLLM is not installed or cannot start, or there is no such model.
+    """
+    options = dict(options or {})
+    if taken := sorted(OURS & options.keys()):
+        raise ConfigError(f"vllm: {', '.join(taken)} cannot be given as an option of the engine")
+    folder = model_folder(str(source))
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise ModelError("vLLM is not installed: pip install 'prefloop[vllm]' on a machine with a GPU") from error
+    try:
+        # Raw: log-probabilities of the model's own logits, at temperature 1, whatever the sampling does to them.
+        llm = LLM(model=str(folder), dtype=dtype, logprobs_mode="raw_logprobs", trust_remote_code=False, **options)
+    except Exception as error:  # out of memory, an unknown architecture, an older vLLM: many kinds, one meaning
+        raise ModelError(f"vLLM cannot start {source}: {_first_line(error)}") from error
+    return Engine(llm, _tokenizer(folder), Lineage(hash_folder(folder)), dtype)
+
+
+def generate_with_engine(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    round_: int = 0,
+    journal: Journal | None = None,
+    label: str = "generate",
+) -> list[Completion]:
+    """K answers to every prompt (one with ``sampling.greedy``), in the order of `prompts`, then of index.
+
+    Each answer is a request with a seed of its own.
+
+    Args:
+        journal: finished chunks are kept there and not computed again.
+
+    Raises:
+        DataError: a prompt that is there twice, or that the engine refuses (too long).
+        ModelError: the tokenizer has no chat template, or the engine gave an answer up.
+    """
+    asked = {prompt.id: encode_prompt(engine.tokenizer, prompt.messages) for prompt in prompts}
+    if len(asked) < len(prompts):
+        raise DataError("a prompt is there twice: ids hash the messages, so remove one of the two")
+    done = journal.entries() if journal else {}
+    chunks = list(_chunks(engine, asked, sampling, seed, round_))
+    found: dict[str, list[dict[str, Any]]] = {}
+    with progress(label, len(prompts), "prompts", done=sum(len(c) for key, c in chunks if key in done)) as advance:
+        for key, chunk in chunks:
+            if key in done:
+                answers = done[key]
+            else:
+                answers = _answers(engine, {i: asked[i] for i in chunk}, sampling, seed, round_)
+                if journal:
+                    journal.append(key, answers)
+                advance(len(chunk))
+            found |= answers
+    return [
+        _completion(engine, prompt.id, index, answer, sampling, seed, round_)
+        for prompt in prompts
+        for index, answer in zip(sampling.indices, found[prompt.id], strict=True)
+    ]
+
+
+def _chunks(
+    engine: Engine, asked: Mapping[str, list[int]], sampling: Sampling, seed: int, round_: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Prompt ids with a journal key that hashes all that decides their answers."""
+    ids, size = list(asked), max(1, ANSWERS_PER_CHUNK // len(sampling.indices))
+    settings = ["vllm", engine.lineage.id, engine.dtype, sampling.settings, sampling.indices, seed, round_]
+    for start in range(0, len(ids), size):
+        chunk = ids[start : start + size]
+        yield content_id(*settings, [[i, asked[i]] for i in chunk]), chunk
+
+
+def _answers(
+    engine: Engine, asked: Mapping[str, list[int]], sampling: Sampling, seed: int, round_: int
+) -> dict[str, list[dict[str, Any]]]:
+    from vllm import SamplingParams
+
+    identities = [(prompt_id, index) for prompt_id in asked for index in sampling.indices]
+    parameters = [
+        SamplingParams(**sampling_parameters(sampling), seed=request_seed(seed, round_, prompt_id, index))
+        for prompt_id, index in identities
+    ]
+    inputs = [{"prompt_token_ids": asked[prompt_id]} for prompt_id, _ in identities]
+    try:
+        outputs = engine.llm.generate(inputs, parameters, use_tqdm=False)
+    except ValueError as error:  # vLLM's word for a prompt beyond the context
+        raise DataError(f"vLLM refuses a prompt: {_first_line(error)}") from error
+    found: dict[str, list[dict[str, Any]]] = {prompt_id: [] for prompt_id in asked}
+    for (prompt_id, _), output in zip(identities, outputs, strict=True):
+        found[prompt_id].append(_answer(output.outputs[0]))
+    return found
+
+
+def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
+    """The settings by vLLM's names; ``logprobs=0`` asks for the chosen token's alone."""
+    return {
+        "n": 1,
+        "temperature": 0.0 if sampling.greedy else sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "max_tokens": sampling.max_new_tokens,
+        "stop": list(sampling.stop) or None,
+        "logprobs": 0,
+    }
+
+
+def _answer(output: Any) -> dict[str, Any]:
+    ids = [int(i) for i in output.token_ids]
+    if output.finish_reason not in ("stop", "length"):
+        raise ModelError(f"vLLM gave an answer up ({output.finish_reason}): see its log")
+    logprobs = [float(position[i].logprob) for i, position in zip(ids, output.logprobs, strict=True)]
+    if not all(logprob > -float("inf") for logprob in logprobs):  # false for NaN as well
+        raise ModelError("the model's output is not a number: its weights are damaged, or its dtype is too narrow")
+    return {"ids": ids, "logprobs": logprobs, "finish_reason": output.finish_reason}
+
+
+def _completion(
+    engine: Engine, prompt_id: str, index: int, answer: dict[str, Any], sampling: Sampling, seed: int, round_: int
+) -> Completion:
+    settings, lineage = sampling.settings, engine.lineage.id
+    text = str(engine.tokenizer.decode(answer["ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    cuts = [text.find(stop) for stop in sampling.stop if stop in text]
+    return Completion(
+        id=Completion.make_id(prompt_id, lineage, settings, seed, round_, index),
+        prompt_id=prompt_id,
+        index=index,
+        round=round_,
+        text=text[: min(cuts, default=None)],
+        token_ids=tuple(answer["ids"]),
+        logprobs=tuple(answer["logprobs"]),
+        finish_reason=answer["finish_reason"],
+        policy=lineage,
+        sampling=settings,
+        seed=seed,
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds for damaged files
+        raise ModelError(f"cannot load the tokenizer in {folder}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
