@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.config.judges import ExecutionConfig
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.stages import judge_file, read_prompts
@@ -19,13 +20,13 @@ from prefloop.store.tables import read_records, write_records
 from prefloop.tasks.nba import task
 from prefloop.tasks.nba.answers import render_answer
 
-CONFIG = JudgeConfig(workers=2)
+CONFIG = ExecutionConfig(workers=2)
 FILLER = "Let me think about this carefully before I write anything down. " * 12
 
 
 @pytest.fixture(scope="module")
 def prompts(leagues: list[Path]) -> list[Prompt]:
-    return list(task.test_prompts(TaskConfig(test_questions=80), leagues, 2).prompts)
+    return list(task.test_prompts(NbaTaskConfig(test_questions=80), leagues, 2).prompts)
 
 
 def answer(prompt: Prompt, text: str, index: int = 0) -> Completion:
@@ -125,7 +126,7 @@ def test_your_own_database_and_gold_queries(shop: tuple[Path, Path], tmp_path: P
     out = tmp_path / "judgements.parquet"
     summary = judge_file(questions, tmp_path / "answers.parquet", out, CONFIG, databases=[database])
     assert summary["statuses"] == {"ok": 2, "refused": 1, "gold_error": 1}
-    assert (summary["unscored"], summary["correct"]) == (1, 2 / 3)
+    assert (summary["unscored"], summary["objectives"]["correct"]) == (1, 2 / 3)
     judged = read_records(out, Judgement)
     assert [j.objectives.get("correct") for j in judged] == [1, 0, 1, None]
     assert "verbosity" not in judged[0].objectives  # no gold answer to compare lengths with

@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError
 
-from prefloop.config.section import Section
+from prefloop.config.judges import ExecutionConfig, JudgeConfig
+from prefloop.config.section import Section, short_form
+from prefloop.config.tasks import NbaTaskConfig, TaskConfig
 from prefloop.config.training import TrainingConfig, Tuning
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
@@ -22,24 +24,13 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 """Folder of the recipes shipped with the package."""
 
 
-class TaskConfig(Section):
-    """What is asked, and of which database."""
-
-    name: Literal["nba-sql"] = Field("nba-sql", description="task; nba-sql asks questions of an NBA league")
-    schema_in_prompt: Literal["none", "names", "ddl"] = Field(
-        "none",
-        description="what the prompt says of the schema: none (the policy knows it), table and column names,"
-        " or full DDL (general models)",
-    )
-    train_questions: int = Field(640, ge=1, description="questions whose answers are judged for training")
-    test_questions: int = Field(800, ge=1, description="unseen questions for the evaluation")
-
-
 class PolicyConfig(Section):
     """The model that is tuned."""
 
     model: str = Field("embedded", description="'embedded', a from_pretrained folder, or a hub id")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number type of weights")
+    dtype: Literal["float32", "bfloat16", "float16", "nf4"] = Field(
+        "float32", description="number type of weights; nf4: 4 bits, for qlora on small GPUs"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where the model runs; auto takes cuda, then mps, then cpu"
     )
@@ -51,19 +42,15 @@ class GenerationConfig(Section):
     k: int = Field(8, ge=2, description="sampled answers per prompt")
     temperature: float = Field(1.0, gt=0, description="softmax temperature")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
+    top_k: int = Field(0, ge=0, description="only the k most probable tokens; 0: all")
     max_new_tokens: int = Field(256, ge=1, description="longest answer in tokens; longer ones are cut")
-
-
-class JudgeConfig(Section):
-    """How answers are scored. Scores are the weighted sum of the objectives; every objective is kept."""
-
-    name: Literal["execution"] = Field("execution", description="judge; execution runs the SQL")
-    correct: float = Field(1.0, ge=0, description="weight: the result equals the gold's on both leagues")
-    valid: float = Field(0.2, ge=0, description="weight: the SQL runs (or the refusal is well formed)")
-    reasoning: float = Field(0.1, ge=0, description="weight: the plan's claims agree with the SQL")
-    verbosity: float = Field(0.1, ge=0, description="weight: the answer does not ramble")
-    workers: int = Field(0, ge=0, description="SQL worker processes; 0 means one per core")
-    opcodes: int = Field(50_000_000, ge=10_000, description="SQLite opcodes a query may spend; decides time-outs")
+    others: tuple[str, ...] = Field((), description="further models that answer the same prompts, k answers each")
+    engine: Literal["transformers", "vllm", "endpoint"] = Field(
+        "transformers", description="what computes the training answers"
+    )
+    endpoint: str | None = Field(None, description="base URL of an OpenAI-compatible server that has the policy")
+    served_model: str | None = Field(None, description="the policy's name there; none: policy.model")
+    key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the server's key")
 
 
 class PreferenceConfig(Section):
@@ -92,6 +79,17 @@ class EvaluationConfig(Section):
     samples: int = Field(4, ge=2, description="samples for each of them (sampled accuracy, pass@k)")
     bootstrap: int = Field(10_000, ge=100, description="bootstrap draws, clustered by template")
     shown: int = Field(10, ge=1, description="unseen questions shown side by side")
+    judge: JudgeConfig | None = Field(
+        None, description="who compares before and after where no execution can; none: the recipe's judge"
+    )
+
+
+class HubConfig(Section):
+    """What of a finished run goes to the Hugging Face Hub."""
+
+    dataset: str | None = Field(None, description="data set 'owner/name' for the preferences; none: not pushed")
+    model: str | None = Field(None, description="repository 'owner/name' for the checkpoint; none: not pushed")
+    public: bool = Field(False, description="publish; else what is created is private")
 
 
 class Recipe(Section):
@@ -100,18 +98,24 @@ class Recipe(Section):
     name: str = Field("nba-sql", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
     seed: int = Field(1, ge=0, description="seed of sampling, pairing and training")
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 keeps torch's own choice")
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = NbaTaskConfig()
     policy: PolicyConfig = PolicyConfig()
     generation: GenerationConfig = GenerationConfig()
-    judge: JudgeConfig = JudgeConfig()
+    judge: JudgeConfig = ExecutionConfig()
     preferences: PreferenceConfig = PreferenceConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    hub: HubConfig = HubConfig()
 
     @property
     def hash(self) -> str:
         """Content id of everything that decides the result."""
-        return content_id("recipe", self.model_dump(mode="json"))
+        return content_id("recipe", self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as JSON: all but where a finished run goes."""
+        return self.model_dump(mode="json", exclude={"hub"})
 
 
 def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sections: Sequence[str] = ()) -> Recipe:
@@ -137,8 +141,11 @@ def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sec
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is empty: a recipe is a mapping such as 'task:' and 'training:'")
+    for key in ("judge", "task"):
+        _choose(content, overrides, key)
     for key, value in overrides.items():
-        _set(content, key, value)
+        if not (key in ("judge", "task") and isinstance(value, str)):
+            _set(content, key, value)
     _drop_idle(content, overrides)
     return parse_recipe(content, str(path))
 
@@ -207,6 +214,18 @@ def _find(source: str | Path) -> Path:
     )
 
 
+def _choose(content: dict[str, Any], overrides: dict[str, Any], key: str) -> None:
+    """Where an override names another judge or task, the file's settings of its own one go."""
+    chosen = short_form(overrides.get(key)) or {"name": overrides.get(f"{key}.name")}
+    own = short_form(content.get(key))
+    if isinstance(own, dict) and isinstance(chosen, dict) and chosen.get("name") not in (None, own.get("name")):
+        own = {}
+    if own is not None:
+        content[key] = own
+    if isinstance(overrides.get(key), str):
+        content[key] = chosen
+
+
 def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     here = content
@@ -218,26 +237,50 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _explain(finding: Any, model: Any = None, prefix: str = "") -> str:
-    place = prefix + ".".join(str(part) for part in finding["loc"])
+    names, section = _walk(finding["loc"], model or Recipe)
+    place = prefix + ".".join(names)
     if finding["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(finding["loc"][-1]), _keys(finding["loc"][:-1], model or Recipe), n=1)
+        close = difflib.get_close_matches(names[-1], list(getattr(section, "model_fields", ())), n=1)
         return f"{place}: unknown key" + (f"; did you mean '{close[0]}'?" if close else "")
+    if finding["type"] == "union_tag_invalid":
+        known = finding["ctx"]["expected_tags"].replace("'", "")
+        return (
+            f"{place}: no {names[-1]} is called '{finding['ctx']['tag']}'; there are {known}; or give module:function"
+        )
     message = finding["msg"][0].lower() + finding["msg"][1:]
     return f"{place}: {message}, not {finding['input']!r}"
 
 
-def _keys(location: tuple[Any, ...], model: Any) -> list[str]:
+def _walk(location: Sequence[str | int], model: Any) -> tuple[list[str], Any]:
+    """The place as it stands in the file (without the names that chose a section), and the section it is in."""
+    names: list[str] = []
+    section, here = model, model
     for part in location:
-        field = model.model_fields.get(part)
-        if field is None:
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+        kinds = {kind.model_fields["name"].default: kind for kind in _sections(here)}
+        if part in kinds:
+            section = here = kinds[part]
+            continue
+        names.append(str(part))
+        field = getattr(here, "model_fields", {}).get(part)
+        section, here = (here, field.annotation) if field else (section if isinstance(part, int) else here, here)
+    return names, section
+
+
+def _sections(annotation: Any) -> list[Any]:
+    """The sections a field may hold."""
+    found = [annotation]
+    while any(get_args(item) for item in found):
+        found = [inner for item in found for inner in (get_args(item) or [item])]
+    return [
+        item for item in found if isinstance(item, type) and issubclass(item, Section) and "name" in item.model_fields
+    ]
 
 
 IDLE = {
     **{(f"training.{switch}", value): options for (switch, value), options in TrainingConfig.idle.items()},
     ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
+    ("generation.engine", "transformers"): ("endpoint", "served_model", "key_variable"),
+    ("generation.engine", "vllm"): ("endpoint", "served_model", "key_variable"),
 }
 """A switch and its value, and the options of the same section that then have no effect."""
 
@@ -267,11 +310,24 @@ def _without_effect(recipe: Recipe) -> list[str]:
     training = recipe.training
     if training.label_scale is not None and training.label_smoothing:
         findings.append("training.label_smoothing: has no effect beside training.label_scale; choose one")
-    if recipe.evaluation.sampled_questions > recipe.task.test_questions:
+    if recipe.generation.engine == "endpoint" and not recipe.generation.endpoint:
+        findings.append("generation.endpoint: name the server's base URL, such as http://localhost:8000/v1")
+    task, judge = recipe.task, recipe.judge
+    idle = sorted(recipe.evaluation.model_fields_set & idle_in_evaluation(task))
+    findings += [f"evaluation.{option}: has no effect with task.name={task.name}" for option in idle]
+    if not isinstance(task, NbaTaskConfig):
+        if isinstance(judge, ExecutionConfig):
+            findings.append(f"judge.name: execution runs SQL, which task.name={task.name} does not ask for")
+    elif recipe.evaluation.sampled_questions > task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
-    if not any((recipe.judge.correct, recipe.judge.valid, recipe.judge.reasoning, recipe.judge.verbosity)):
+    if isinstance(judge, ExecutionConfig) and not any((judge.correct, judge.valid, judge.reasoning, judge.verbosity)):
         findings.append("judge: every weight is 0, so every answer would score the same")
     return findings
+
+
+def idle_in_evaluation(task: TaskConfig) -> set[str]:
+    """Options of the evaluation that a task does not read: SQL is examined by execution, all else by a judge."""
+    return {"judge"} if isinstance(task, NbaTaskConfig) else {"sampled_questions", "samples"}
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,14 +17,14 @@ A prompt's meta needs ``gold_sql`` alone, None where no query can answer; the re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig
+from prefloop.config.judges import ExecutionConfig
 from prefloop.errors import ConfigError
-from prefloop.progress import progress
+from prefloop.judging.groups import Answered, judge_chunks
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.extract import extract_sql
@@ -63,7 +63,9 @@ class ExecutionJudge:
     Use as a context manager; the worker processes end with it.
     """
 
-    def __init__(self, databases: Sequence[Path], config: JudgeConfig) -> None:
+    name = NAME
+
+    def __init__(self, databases: Sequence[Path], config: ExecutionConfig) -> None:
         limits = Limits(opcodes=config.opcodes)
         gold_limits = Limits(opcodes=config.opcodes, rows=GOLD_ROWS, result_bytes=GOLD_BYTES)
         workers = config.workers or _cores()
@@ -96,21 +98,13 @@ class ExecutionJudge:
             prompts: every prompt that a completion names, with the task's gold in its meta.
             journal: finished chunks are kept there and not judged again.
         """
-        done = journal.entries() if journal else {}
-        found: dict[str, Judgement] = {}
-        with progress(label, len(completions), "answers", done=sum(map(len, done.values()))) as advance:
-            for key, chunk in _chunks(prompts, completions):
-                if key in done:
-                    judged = [_from_json(row) for row in done[key]]
-                else:
-                    judged = self._judge_chunk(chunk)
-                    advance(len(judged))
-                    if journal:
-                        journal.append(key, [asdict(judgement) for judgement in judged])
-                found |= {judgement.completion_ids[0]: judgement for judgement in judged}
+        judged = judge_chunks(
+            self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+        )
+        found = {judgement.completion_ids[0]: judgement for judgement in judged}
         return [found[completion.id] for completion in completions]
 
-    def _judge_chunk(self, chunk: list[tuple[Prompt, list[Completion]]]) -> list[Judgement]:
+    def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         self._run_golds([prompt for prompt, _ in chunk])
         queries = sorted({sql for _, group in chunk for c in group if (sql := extract_sql(c.text))})
         results = self._run(self._answers, queries)
@@ -181,24 +175,6 @@ def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -
         allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
         objectives["verbosity"] = round(min(1.0, allowed / max(len(text), 1)), 6)
     return objectives
-
-
-def _chunks(
-    prompts: Sequence[Prompt], completions: Sequence[Completion]
-) -> Iterator[tuple[str, list[tuple[Prompt, list[Completion]]]]]:
-    """Groups in prompt order, a fixed number of prompts at a time, keyed by position."""
-    groups: dict[str, list[Completion]] = {}
-    for completion in completions:
-        groups.setdefault(completion.prompt_id, []).append(completion)
-    asked = [(prompt, groups[prompt.id]) for prompt in prompts if prompt.id in groups]
-    for start in range(0, len(asked), PROMPTS_PER_CHUNK):
-        yield f"{start:06}", asked[start : start + PROMPTS_PER_CHUNK]
-
-
-def _from_json(row: dict[str, Any]) -> Judgement:
-    row["completion_ids"] = tuple(row["completion_ids"])
-    row["ranking"] = tuple(tuple(tier) for tier in row["ranking"])
-    return Judgement(**row)
 
 
 def _plain(cell: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from prefloop.errors import ModelError
@@ -39,7 +40,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int
     Raises:
         ModelError: the tokenizer has no end token.
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(defused(tokenizer, text), add_special_tokens=False)["input_ids"]
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{_name(tokenizer)} has no end token: set eos_token in its tokenizer_config.json")
     return [*ids, tokenizer.eos_token_id]
@@ -82,6 +83,24 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     )
 
 
+def defused(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with a space inside what the tokenizer would read as a control token: text must not end a turn.
+
+    The template's own control tokens are put around it afterwards.
+    """
+    for token in control_tokens(tokenizer):
+        if token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+@lru_cache(maxsize=16)
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Texts that the tokenizer turns into one token of its own wherever they stand, longest first."""
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return tuple(sorted((added | set(tokenizer.all_special_tokens)) - {""}, key=lambda token: (-len(token), token)))
+
+
 def thinking_length(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
     """Tokens of an answer up to the end of its thinking section; 0 without one."""
 
@@ -99,8 +118,9 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], a
             f"{_name(tokenizer)} has no chat template: "
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
+    said = [{**message, "content": defused(tokenizer, message["content"])} for message in messages]
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=not answered)
+        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=not answered)
     except TemplateError as error:
         raise ModelError(f"the chat template of {_name(tokenizer)} refuses the messages: {error}") from error
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

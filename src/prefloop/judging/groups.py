@@ -1,0 +1,95 @@
+"""What a judge is, and how judges go through prompts with their answers: in chunks that a journal keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from prefloop.progress import progress
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.journal import Journal
+
+Answered = tuple[Prompt, list[Completion]]
+"""A prompt with its answers, in the order given."""
+
+
+class Judge(Protocol):
+    """Scores or compares the answers of prompts. A context manager: what it holds open ends with it.
+
+    A single answer that cannot be judged gets a judgement whose value is None and whose ``raw["error"]`` says why.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its judgements are signed with."""
+        ...
+
+    def __enter__(self) -> Judge: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        *,
+        journal: Journal | None = None,
+        label: str = "judge",
+    ) -> list[Judgement]:
+        """Judgements by prompt, in the order of `prompts`; scores of one prompt in the order of `completions`.
+
+        Args:
+            journal: finished chunks are kept there and not judged again.
+
+        Raises:
+            JudgeError: the judge failed as a whole.
+        """
+        ...
+
+
+def judge_chunks(
+    judge_chunk: Callable[[list[Answered]], list[Judgement]],
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    *,
+    per_chunk: int,
+    journal: Journal | None,
+    label: str,
+) -> list[Judgement]:
+    """Judgements of all prompts that have answers, `per_chunk` prompts at a time, keyed by position.
+
+    Args:
+        judge_chunk: judgements of some prompts' answers, in their order.
+        journal: of exactly these inputs and this judge; whoever opens it sees to that.
+    """
+    done = journal.entries() if journal else {}
+    found: list[Judgement] = []
+    asked = answered(prompts, completions)
+    chunks = [(f"{start:06}", asked[start : start + per_chunk]) for start in range(0, len(asked), per_chunk)]
+    known = sum(len(answers) for key, chunk in chunks if key in done for _, answers in chunk)
+    with progress(label, sum(len(a) for _, chunk in chunks for _, a in chunk), "answers", done=known) as advance:
+        for key, chunk in chunks:
+            if key in done:
+                found += [_from_json(row) for row in done[key]]
+                continue
+            judged = judge_chunk(chunk)
+            if journal:
+                journal.append(key, [asdict(judgement) for judgement in judged])
+            advance(sum(len(answers) for _, answers in chunk))
+            found += judged
+    return found
+
+
+def answered(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Answered]:
+    """The prompts that have answers, with them."""
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        groups.setdefault(completion.prompt_id, []).append(completion)
+    return [(prompt, groups[prompt.id]) for prompt in prompts if prompt.id in groups]
+
+
+def _from_json(row: dict[str, Any]) -> Judgement:
+    row["completion_ids"] = tuple(row["completion_ids"])
+    row["ranking"] = tuple(tuple(tier) for tier in row["ranking"])
+    return Judgement(**row)
