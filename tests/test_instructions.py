@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prefloop.config.recipe import TaskConfig
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.loop.instructions import write_instructions
 from prefloop.sql.extract import extract_sql
 from prefloop.tasks.nba import task
@@ -22,7 +22,7 @@ def test_the_instruction_set_is_right_counted_and_apart_from_the_test_set(tmp_pa
     assert {row["source"] for row in alpaca} >= {"seed", "grammar"}
     assert len({normalised(row["input"]) for row in alpaca}) == len(alpaca)
     assert all(extract_sql(row["output"]) or "cannot be answered" in row["output"] for row in alpaca)
-    test = task.test_prompts(TaskConfig(), leagues, 2).prompts
+    test = task.test_prompts(NbaTaskConfig(), leagues, 2).prompts
     grammar = {normalised(row["input"]) for row in alpaca if row["source"] != "seed"}
     assert not grammar & {normalised(prompt.meta["question"]) for prompt in test}
     assert json.loads((tmp_path / "counts.json").read_text()) == counts

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prefloop.config.recipe import TaskConfig
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.sql.compare import ComparisonSpec, compare
 from prefloop.tasks.nba import task
 from prefloop.tasks.nba.answers import is_refusal, plan_of, render_answer
@@ -24,7 +24,7 @@ from prefloop.tasks.nba.task import team_words, train_prompts
 from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
 
-SMALL = TaskConfig(train_questions=60, test_questions=60)
+SMALL = NbaTaskConfig(train_questions=60, test_questions=60)
 CODES = sorted(team.code for team in teams())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefloop.config.recipe import TaskConfig
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
 from prefloop.progress import progress
 from prefloop.records import Message, Prompt
@@ -87,7 +87,7 @@ def team_words() -> TeamWords:
     }
 
 
-def test_prompts(config: TaskConfig, databases: Sequence[Path], workers: int) -> QuestionSet:
+def test_prompts(config: NbaTaskConfig, databases: Sequence[Path], workers: int) -> QuestionSet:
     """The test set: 40% new fillings of seen templates, 60% templates no training question has."""
     unseen = round(UNSEEN_SHARE * config.test_questions)
     quotas = _quotas({True: unseen, False: config.test_questions - unseen})
@@ -95,7 +95,7 @@ def test_prompts(config: TaskConfig, databases: Sequence[Path], workers: int) ->
 
 
 def train_prompts(
-    config: TaskConfig, databases: Sequence[Path], workers: int, seed: int, forbidden: Iterable[str]
+    config: NbaTaskConfig, databases: Sequence[Path], workers: int, seed: int, forbidden: Iterable[str]
 ) -> QuestionSet:
     """Training questions of seen templates, none of whose normalised texts is in `forbidden`."""
     quotas = _quotas({False: config.train_questions})
@@ -119,7 +119,7 @@ def _quotas(totals: dict[bool, int]) -> dict[Kind, int]:
 
 
 def _collect(
-    config: TaskConfig,
+    config: NbaTaskConfig,
     databases: Sequence[Path],
     workers: int,
     split: str,
@@ -239,7 +239,7 @@ def _objection(question: Question, found: list[list[QueryResult]]) -> str:
     return ""
 
 
-def _prompt(question: Question, config: TaskConfig, split: str) -> Prompt:
+def _prompt(question: Question, config: NbaTaskConfig, split: str) -> Prompt:
     query = question.query
     gold = query.sql() if query else None
     system = system_message(config.schema_in_prompt)
