@@ -199,13 +199,15 @@ def diagnostics(
     """What to look at before training: length bias of the pairs and of the judge.
 
     Returns:
-        ``pairs``; ``chosen_longer``, share of pairs whose chosen answer has more tokens (ties count half);
+        ``pairs``; ``chosen_longer``, share of pairs whose chosen answer has more tokens (ties count half; characters
+        in place of tokens where answers came without them);
         ``token_ratio``, mean tokens chosen over mean tokens rejected; ``margin_mean``; and
         ``score_length_correlation``, Spearman's ρ of score and length within prompts, averaged over them.
     """
     from scipy.stats import spearmanr
 
-    length = {completion.id: len(completion.token_ids) for completion in completions}
+    known = all(completion.token_ids for completion in completions)
+    length = {c.id: len(c.token_ids) if known else len(c.text) for c in completions}
     pairs = [(length[p.chosen], length[p.rejected], p.margin) for p in preferences]
     groups: dict[str, list[tuple[float, int]]] = {}
     for judgement in judgements:
@@ -218,7 +220,7 @@ def diagnostics(
     ]
     mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731 (one word, used four times)
     chosen_longer = mean([0.5 if c == r else float(c > r) for c, r, _ in pairs])
-    ratio = sum(c for c, _, _ in pairs) / sum(r for _, r, _ in pairs) if pairs else None
+    ratio = sum(c for c, _, _ in pairs) / max(1, sum(r for _, r, _ in pairs)) if pairs else None
     return {
         "pairs": len(pairs),
         "chosen_longer": chosen_longer,
