@@ -1,8 +1,8 @@
 """prefloop closes the preference loop for language models.
 
 Everything the command line does is one function here: `run`, and by stage `generate`, `judge`, `prefer`, `train`,
-`evaluate`, `report`, with the settings they take. They are imported when first used: ``import prefloop`` loads no
-torch.
+`evaluate`, `compare`, `report`, `push_dataset`, `pull`, with the settings they take. They are imported when first
+used: ``import prefloop`` loads no torch.
 
 >>> import prefloop
 >>> recipe = prefloop.load_recipe("nba-sql", {"training.beta": 0.2})
@@ -28,8 +28,21 @@ _API = {
     "sweep": ("prefloop.loop.sweep", "sweep"),
     "export": ("prefloop.models.export", "export_model"),
     "evaluate": ("prefloop.loop.stages", "evaluate_models"),
+    "compare": ("prefloop.loop.versus", "compare_sides"),
+    "answers_frame": ("prefloop.loop.show", "answers_frame"),
+    "summary": ("prefloop.loop.judged", "summary"),
+    "plan": ("prefloop.loop.plan", "plan"),
+    "push_dataset": ("prefloop.loop.publish", "push_dataset"),
+    "push_model": ("prefloop.loop.publish", "push_model"),
+    "pull": ("prefloop.loop.publish", "pull"),
     "report": ("prefloop.loop.reporting", "report_run"),
-    "JudgeConfig": ("prefloop.config.recipe", "JudgeConfig"),
+    "ArmoRMConfig": ("prefloop.config.judges", "ArmoRMConfig"),
+    "CustomConfig": ("prefloop.config.judges", "CustomConfig"),
+    "EnsembleConfig": ("prefloop.config.judges", "EnsembleConfig"),
+    "ExecutionConfig": ("prefloop.config.judges", "ExecutionConfig"),
+    "LLMConfig": ("prefloop.config.judges", "LLMConfig"),
+    "PairRMConfig": ("prefloop.config.judges", "PairRMConfig"),
+    "RewardModelConfig": ("prefloop.config.judges", "RewardModelConfig"),
     "PreferenceConfig": ("prefloop.config.recipe", "PreferenceConfig"),
     "RewardTrainingConfig": ("prefloop.config.training", "RewardTrainingConfig"),
     "Recipe": ("prefloop.config.recipe", "Recipe"),

@@ -10,12 +10,29 @@ from types import FrameType
 
 import typer
 
-from prefloop.cli import doctor, embedded, evaluate, export, generate, judge, league, prefer, report, run, show, train
+from prefloop.cli import (
+    agree,
+    compare,
+    doctor,
+    embedded,
+    evaluate,
+    export,
+    generate,
+    judge,
+    league,
+    prefer,
+    pull,
+    push,
+    report,
+    run,
+    show,
+    train,
+)
 from prefloop.errors import PrefloopError
 
 INTERRUPTED, UNEXPECTED = 130, 70
 DEBUG = "PREFLOOP_DEBUG"
-RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "embedded"}
+RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "compare", "embedded"}
 """Commands with --resume."""
 
 app = typer.Typer(
@@ -28,11 +45,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="The whole way")(run.run)
-for command in (generate.generate, judge.judge, prefer.prefer, evaluate.evaluate, report.report):
+for command in (generate.generate, judge.judge, prefer.prefer, evaluate.evaluate, compare.compare, report.report):
     app.command(rich_help_panel="One stage")(command)
 app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)
+app.command(rich_help_panel="The Hub")(push.push)
+app.command(rich_help_panel="The Hub")(pull.pull)
 app.command(rich_help_panel="Look and check")(show.show)
+app.command(rich_help_panel="Look and check")(agree.agree)
 app.command(rich_help_panel="Look and check")(doctor.doctor)
 app.add_typer(embedded.app, name="embedded", rich_help_panel="What ships with the package")
 app.add_typer(league.app, name="league", rich_help_panel="What ships with the package")
@@ -76,7 +96,8 @@ def main() -> None:
         print(f"prefloop: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Interrupted:
-        again = "; finished work is kept, go on with --resume" if RESUMABLE & set(sys.argv) else ""
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        again = "; finished work is kept, go on with --resume" if command in RESUMABLE else ""
         print(f"prefloop: interrupted{again}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:

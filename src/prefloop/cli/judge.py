@@ -11,35 +11,50 @@ from prefloop.cli.options import Json, Set, overrides, print_json
 
 
 def judge(
-    prompts: Annotated[Path, typer.Argument(help="prompts.parquet, or .jsonl with meta.gold_sql in each line.")],
+    prompts: Annotated[Path, typer.Argument(help="prompts.parquet, or .jsonl with a 'prompt' in each line.")],
     completions: Annotated[Path, typer.Argument(help="completions.parquet")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the judgements (.parquet).")],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge", "-j", help="execution, pairrm, armorm, reward-model, llm, ensemble, or your own module:function."
+        ),
+    ] = "execution",
     database: Annotated[
         list[Path] | None,
-        typer.Option("--database", "-d", help="Your own SQLite file in place of the two leagues; may be repeated."),
+        typer.Option("--database", "-d", help="execution: your own SQLite file in place of the leagues. Repeatable."),
     ] = None,
     settings: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with interrupted judging.")] = False,
     json_: Json = False,
 ) -> None:
-    """Score answers by running their SQL and comparing results with the gold query's, on every database.
+    """Score answers: by running their SQL, with a reward model, with a language model, or with your own function.
 
-    Weights and limits come from the recipe's judge section: --set judge.verbosity=0. Your own database may be in
-    use: a copy is taken first, and only the copy is opened.
+    Each judge's settings are keys of the judge section (docs/judges.md): --set judge.model=FOLDER. What cannot be
+    judged stays unscored and is counted. Your own database may be in use: only a copy of it is opened.
 
-    Example: prefloop judge runs/nba-sql/prompts.parquet completions.parquet --out judgements.parquet
+    Examples:
+
+      prefloop judge runs/nba-sql/prompts.parquet completions.parquet --out judgements.parquet
+
+      prefloop judge prompts.jsonl completions.parquet --judge pairrm --out judgements.parquet
+
+      prefloop judge prompts.jsonl completions.parquet --judge my_judges:shortest --out judgements.parquet
     """
     from prefloop.config.recipe import load_recipe
     from prefloop.loop.stages import judge_file
 
-    config = load_recipe("nba-sql", overrides(settings), ["judge."]).judge
+    given = overrides(settings)
+    if judge != "execution":
+        given = {"judge": judge, **given}
+    config = load_recipe("nba-sql", given, ["judge"]).judge
     summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)
     if json_:
         print_json(summary)
         return
-    typer.echo(
-        f"{summary['judgements']:,} judgements in {out}: {summary['correct']:.1%} correct, "
-        f"{summary['valid']:.1%} valid, {summary['unscored']} unscored"
-    )
-    for status, count in summary["statuses"].items():
-        typer.echo(f"  {status:<18} {count:>7,}")
+    unscored = f", {summary['unscored']} unscored" if summary["unscored"] else ""
+    typer.echo(f"{summary['judgements']:,} judgements of {summary['judge']} in {out}{unscored}")
+    for name, value in summary["objectives"].items():
+        typer.echo(f"  mean {name:<28} {value:8.4f}")
+    for reason, count in {**summary["statuses"], **summary["why"]}.items():
+        typer.echo(f"  {reason[:90]:<33} {count:>8,}")

@@ -14,12 +14,11 @@ from prefloop.config.recipe import Recipe, TrainingConfig
 from prefloop.config.sampling import Sampling
 from prefloop.evaluation.metrics import majority_correct
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.run import answered, load_checkpoint
+from prefloop.loop.run import answered, execution_judge, load_checkpoint
 from prefloop.maths.statistics import SHARE, paired_bootstrap
 from prefloop.models.load import load_policy, merged
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
-from prefloop.tasks.nba.task import judge_databases
 from prefloop.training.preference import train_preferences
 
 
@@ -27,7 +26,7 @@ def run_baselines(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     """Execution accuracy of each baseline on the test set, its gain over the policy as it started, and DPO's lead."""
     prompts = folder.records("prompts.parquet", Prompt, lambda _: [])
     test = [prompt for prompt in prompts if prompt.split == "test"]
-    with ExecutionJudge(judge_databases(), recipe.judge) as judge:
+    with execution_judge(recipe) as judge:
         sft = _sft(recipe, folder, judge, prompts, test)
         samples, scores = _samples(recipe, folder, judge, test)
     before, after = (_correct(folder, test, side) for side in ("before", "after"))

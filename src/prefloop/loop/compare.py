@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig, TaskConfig, training_section
+from prefloop.config.judges import ExecutionConfig
+from prefloop.config.recipe import training_section
 from prefloop.config.sampling import Sampling
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.config.training import SftTrainingConfig, Tuning
 from prefloop.errors import ConfigError, DataError, ModelError
 from prefloop.evaluation.tables import correct
@@ -145,8 +147,8 @@ def _tuned(model: str, method: str, folder: Path, device: str) -> Policy:
 
 
 def _accuracy(policy: Policy, questions: int) -> Share:
-    judge_config = JudgeConfig()
-    prompts = test_prompts(TaskConfig(test_questions=questions), judge_databases(), judge_config.workers).prompts
+    judge_config = ExecutionConfig()
+    prompts = test_prompts(NbaTaskConfig(test_questions=questions), judge_databases(), judge_config.workers).prompts
     answers = generate_completions(policy, prompts, Sampling(k=1, greedy=True), seed=1)
     with ExecutionJudge(judge_databases(), judge_config) as judge:
         right = [float(correct(judgement) is True) for judgement in judge.judge(prompts, answers)]

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop.config.recipe import TaskConfig
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import StoreError
 from prefloop.models.load import quiet_transformers
 from prefloop.models.template import encode_completion, encode_prompt
@@ -111,7 +111,7 @@ def draw_corpus(count: int, seed: int) -> list[Example]:
 @cache
 def test_texts() -> frozenset[str]:
     """Normalised texts of the default test questions: what the policy was taught must not test it."""
-    test = test_prompts(TaskConfig(), judge_databases(), 0)
+    test = test_prompts(NbaTaskConfig(), judge_databases(), 0)
     return frozenset(normalised(prompt.meta["question"]) for prompt in test.prompts)
 
 

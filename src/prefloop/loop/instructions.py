@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig, TaskConfig
+from prefloop.config.judges import ExecutionConfig
 from prefloop.config.sampling import Sampling
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.models.load import load_policy
@@ -63,12 +64,12 @@ def write_instructions(out: Path, examples: int, generated: int, seed: int) -> d
 
 def _test_texts() -> set[str]:
     """Texts of the evaluation's questions: instruction data must not hold them."""
-    prompts = test_prompts(TaskConfig(), judge_databases(), 0).prompts
+    prompts = test_prompts(NbaTaskConfig(), judge_databases(), 0).prompts
     return {normalised(prompt.meta["question"]) for prompt in prompts}
 
 
 def _asked(count: int, seed: int) -> tuple[Prompt, ...]:
-    config = TaskConfig(train_questions=count)
+    config = NbaTaskConfig(train_questions=count)
     return train_prompts(config, judge_databases(), 0, seed, _test_texts()).prompts
 
 
@@ -83,7 +84,7 @@ def _generated_pairs(count: int, seed: int, counts: Counter[str]) -> list[Instru
     """Answers of the embedded policy; only right ones whose plan says what the SQL does."""
     prompts = _asked(count, seed)
     answers = generate_completions(load_policy("embedded"), prompts, Sampling(k=4), seed=seed, label="model pairs")
-    with ExecutionJudge(judge_databases(), JudgeConfig()) as judge:
+    with ExecutionJudge(judge_databases(), ExecutionConfig()) as judge:
         judged = judge.judge(prompts, answers, label="check model pairs")
     questions = {prompt.id: prompt.meta["question"] for prompt in prompts}
     found: dict[str, InstructionPair] = {}

@@ -9,7 +9,8 @@ from prefloop.config.recipe import Recipe
 from prefloop.errors import ConfigError
 from prefloop.loop.software import versions
 from prefloop.maths.statistics import seed_summary
-from prefloop.models.load import base_lineage
+from prefloop.models.load import base_lineage, is_hub_id
+from prefloop.progress import note
 from prefloop.store.files import write_json
 from prefloop.store.run_folder import RunFolder
 
@@ -17,9 +18,10 @@ HEADLINES = {
     "execution_accuracy": "gain",
     "execution_accuracy_unseen": "gain",
     "valid_sql": "difference",
+    "win_rate": "rate",
     "verbosity": "length_ratio",
 }
-"""Figures that are compared between seeds."""
+"""Figures that are compared between seeds, as far as the evaluation has them."""
 
 
 def run_recipe(
@@ -46,35 +48,58 @@ def run_recipe(
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
     out = Path(out)
-    identity = {"recipe": recipe.model_dump(mode="json"), "seeds": seeds, "baselines": baselines}
+    identity = {"recipe": recipe.settings, "seeds": seeds, "baselines": baselines}
     identity["policy"] = base_lineage(recipe.policy.model).id
     with RunFolder.open(out, identity, resume, overwrite) as folder:
-        if folder.finished:
-            return folder.document("evaluation.json", dict)
-        _threads(recipe.threads)
-        software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(_threads(0))})
-        evaluation = _seed(recipe, folder, baselines)
-        found = {recipe.seed: evaluation}
-        for seed in range(recipe.seed + 1, recipe.seed + seeds):
-            found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
-        whole = {**evaluation, **_over_seeds(found)}
-        write_json(out / "evaluation.json", whole)
-        from prefloop.loop.reporting import report_run
-
-        report_run(out, out / "report.html")
-        folder.finish(
-            {
-                "schema": 1,
-                "recipe": identity["recipe"],
-                "recipe_hash": recipe.hash,
-                "versions": software,
-                "lineage": folder.document("stages/lineage.json", dict),
-                "questions": folder.document("stages/prompts.json", dict),
-                "preferences": folder.document("stages/preferences.json", dict),
-                "seeds": sorted(found),
-            }
+        found: dict[str, Any] = (
+            folder.document("evaluation.json", dict) if folder.finished else _run(recipe, folder, seeds, baselines)
         )
-        return whole
+    _publish(recipe, out)
+    return found
+
+
+def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool) -> dict[str, Any]:
+    """Every seed, the report and the manifest."""
+    out = folder.root
+    _threads(recipe.threads)
+    software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(_threads(0))})
+    evaluation = _seed(recipe, folder, baselines)
+    found = {recipe.seed: evaluation}
+    for seed in range(recipe.seed + 1, recipe.seed + seeds):
+        found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
+    whole = {**evaluation, **_over_seeds(found)}
+    write_json(out / "evaluation.json", whole)
+    from prefloop.loop.reporting import report_run
+
+    report_run(out, out / "report.html")
+    folder.finish(
+        {
+            "schema": 1,
+            "recipe": recipe.settings,
+            "recipe_hash": recipe.hash,
+            "versions": software,
+            "lineage": folder.document("stages/lineage.json", dict),
+            "questions": folder.document("stages/prompts.json", dict),
+            "preferences": folder.document("stages/preferences.json", dict),
+            "seeds": sorted(found),
+        }
+    )
+    return whole
+
+
+def _publish(recipe: Recipe, out: Path) -> None:
+    """Push what the recipe names; a run whose push failed is finished, and --resume tries again."""
+    if not (recipe.hub.dataset or recipe.hub.model):
+        return
+    from prefloop.loop.publish import push_dataset, push_model
+
+    public = recipe.hub.public
+    if recipe.hub.dataset:
+        note(f"pushed to {push_dataset(out / 'preferences', recipe.hub.dataset, public=public).url}")
+    if recipe.hub.model:
+        adapter = (out / "checkpoint" / "adapter_config.json").is_file()
+        base = recipe.policy.model if adapter and is_hub_id(recipe.policy.model) else None
+        note(f"pushed to {push_model(out / 'checkpoint', recipe.hub.model, public=public, base=base).url}")
 
 
 def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
@@ -91,7 +116,7 @@ def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
 
 
 def _other_seed(recipe: Recipe, out: Path, baselines: bool) -> dict[str, Any]:
-    identity = {"recipe": recipe.model_dump(mode="json"), "baselines": baselines}
+    identity = {"recipe": recipe.settings, "baselines": baselines}
     with RunFolder.open(out, identity, resume=True) as folder:
         return _seed(recipe, folder, baselines)
 
@@ -101,12 +126,16 @@ def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     rows = [
         {
             "seed": seed,
-            **{name: evaluation[name] for name in HEADLINES},
+            **{name: evaluation[name] for name in HEADLINES if name in evaluation},
             "baselines": evaluation.get("baselines"),
         }
         for seed, evaluation in sorted(found.items())
     ]
-    spread = {name: seed_summary([row[name].get(field) for row in rows]) for name, field in HEADLINES.items()}
+    spread = {
+        name: seed_summary([row[name].get(field) for row in rows])
+        for name, field in HEADLINES.items()
+        if name in rows[0]
+    }
     return {"seeds": rows, "over_seeds": spread}
 
 

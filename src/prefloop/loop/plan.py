@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefloop.config.recipe import Recipe
+from prefloop.config.tasks import CustomTaskConfig, NbaTaskConfig
+from prefloop.loop.plan_model import ModelPlan, plan_model
 from prefloop.models.load import is_hub_id, model_folder
 
 TOKENS_PER_ANSWER = 95
@@ -22,18 +24,21 @@ START_S = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts per stage, and what they will cost on two CPU cores with the embedded policy."""
+    """Counts per stage, and what they will cost."""
 
-    questions: int
+    questions: int | None
+    """None: a task of your own says it when it is asked."""
     training_answers: int
     test_answers: int
     most_pairs: int
     training_steps: int
     seconds: int | None
-    """None for other policies: their speed is not known here."""
+    """With the embedded policy, on two CPU cores."""
     memory_gb: float | None
     seeds: int
     baselines: bool
+    model: ModelPlan | None
+    """Of another policy."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -41,51 +46,50 @@ class Plan:
 
     def text(self) -> str:
         """For the terminal."""
-        seconds = (
-            "not known for this policy" if self.seconds is None else f"about {self.seconds / 60:.0f} min on two cores"
-        )
-        memory = "not known for this policy" if self.memory_gb is None else f"about {self.memory_gb:.1f} GB"
-        rows = (
-            ("questions", f"{self.questions:,}"),
+        rows = [
+            ("prompts", "your task decides" if self.questions is None else f"{self.questions:,}"),
             ("answers sampled for training", f"{self.training_answers:,}"),
             ("answers for the evaluation", f"{self.test_answers:,}"),
             ("preference pairs", f"at most {self.most_pairs:,}"),
             ("optimizer steps", f"at most {self.training_steps:,}"),
             ("seeds", f"{self.seeds}" + (" with baselines" if self.baselines else "")),
-            ("memory", memory),
-            ("time after the install", seconds),
-        )
-        return "\n".join(f"{name:<30} {value}" for name, value in rows)
+        ]
+        if self.memory_gb is not None and self.seconds is not None:
+            rows.append(("memory", f"about {self.memory_gb:.1f} GB"))
+            rows.append(("time after the install", f"about {self.seconds / 60:.0f} min on two cores"))
+        text = "\n".join(f"{name:<30} {value}" for name, value in rows)
+        return f"{text}\n{self.model.text()}" if self.model else text
 
 
 def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
-    """Count what the recipe asks for; nothing is loaded or built.
+    """Count what the recipe asks for; no weights are loaded, fetched or built.
 
     Raises:
         ModelError: the policy is a folder that holds no model.
     """
     if not is_hub_id(recipe.policy.model):
         model_folder(recipe.policy.model)
-    task, settings, training = recipe.task, recipe.evaluation, recipe.training
-    sampled = task.train_questions * recipe.generation.k
-    tested = 2 * (task.test_questions + settings.sampled_questions * settings.samples)
+    train, test = _prompts(recipe)
+    k, training, settings = recipe.generation.k, recipe.training, recipe.evaluation
+    sampled = train * k
+    tested = 2 * test
+    if isinstance(recipe.task, NbaTaskConfig):
+        tested += 2 * settings.sampled_questions * settings.samples
     if baselines:
-        tested += task.test_questions * (1 + recipe.generation.k)
-    k = recipe.generation.k
+        tested += test * (1 + k)
     per_prompt = k * (k - 1) // 2 if recipe.preferences.strategy == "all-pairs" else recipe.preferences.pairs_per_prompt
-    pairs = task.train_questions * per_prompt
+    pairs = train * per_prompt
     embedded = recipe.policy.model == "embedded"
-    generated = (sampled + tested) * TOKENS_PER_ANSWER
     trained = pairs * training.epochs * 2 * TOKENS_PER_ANSWER * (2 if baselines else 1)
     seconds = (
         START_S
-        + (task.train_questions + task.test_questions) / QUESTIONS_S
-        + generated / GENERATE_TOKENS_S
+        + (train + test) / QUESTIONS_S
+        + (sampled + tested) * TOKENS_PER_ANSWER / GENERATE_TOKENS_S
         + (sampled + tested) / JUDGE_ANSWERS_S
         + trained / TRAIN_TOKENS_S
     )
     return Plan(
-        questions=task.train_questions + task.test_questions,
+        questions=None if isinstance(recipe.task, CustomTaskConfig) else train + test,
         training_answers=sampled,
         test_answers=tested,
         most_pairs=pairs,
@@ -94,4 +98,13 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
         memory_gb=MEMORY_GB if embedded else None,
         seeds=seeds,
         baselines=baselines,
+        model=None if embedded else plan_model(recipe, sampled + tested, pairs),
     )
+
+
+def _prompts(recipe: Recipe) -> tuple[int, int]:
+    """Training and test prompts; none where a task of one's own decides."""
+    task = recipe.task
+    if isinstance(task, NbaTaskConfig):
+        return task.train_questions, task.test_questions
+    return (0, 0) if isinstance(task, CustomTaskConfig) else (task.train_prompts, task.test_prompts)

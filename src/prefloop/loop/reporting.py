@@ -48,6 +48,8 @@ def report_run(root: Path, out: Path) -> Path:
     """Write the page of the run in `root` to `out`; the same run gives the same bytes."""
     identity = read_json(root / "recipe.json")
     recipe, evaluation = identity["recipe"], read_json(root / "evaluation.json")
+    if evaluation.get("kind") == "judged":
+        return _reading_page(root, out, recipe["name"], evaluation)
     prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
     sides = {side: _side(root, side) for side in ("before", "after")}
     golds = _golds(prompts)
@@ -75,6 +77,22 @@ def report_run(root: Path, out: Path) -> Path:
         audit=read_json(root / "stages" / "prompts.json"),
     )
     return write_report(evaluation, context, out)
+
+
+def _reading_page(root: Path, out: Path, name: str, evaluation: dict[str, Any]) -> Path:
+    """Of a run whose task no execution examines: both answers to every unseen prompt, and who won."""
+    from prefloop.evaluation.judged import verdicts
+    from prefloop.loop.judged import write_reading_page
+
+    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
+    before, after = (
+        read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
+        for side in ("before", "after")
+    )
+    judgements = read_records(root / "evaluation" / "judgements.parquet", Judgement)
+    found = verdicts(prompts, before, after, judgements)
+    write_reading_page(out, found, evaluation, ("original", "tuned"), name)
+    return out
 
 
 def _command(identity: dict[str, Any]) -> str:

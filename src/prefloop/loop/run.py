@@ -6,34 +6,40 @@ Each stage is one function of the room below; this file only says what follows w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefloop.config.judges import ExecutionConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
-from prefloop.generation.generate import generate_completions
+from prefloop.evaluation.labels import label_gap
 from prefloop.judging.execution import ExecutionJudge
+from prefloop.judging.open import open_judge
+from prefloop.loop.answers import generated, sample_candidates, stage_label
+from prefloop.loop.judged import judged_evaluation
+from prefloop.loop.tasks import ask, origin
 from prefloop.models.export import export_model
-from prefloop.models.load import Policy, load_policy, merged
+from prefloop.models.load import NF4, Policy, load_policy, merged
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Preference, Prompt
+from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
-from prefloop.tasks.nba.task import ORIGIN, judge_databases, test_prompts, train_prompts
-from prefloop.tasks.nba.text import normalised
+from prefloop.tasks.nba.task import judge_databases
 from prefloop.training.preference import pair_logps, train_preferences
 
 
 @dataclass(frozen=True)
 class Stages:
-    """What the stages of one seed share: the recipe, the folder, the judge and the policy as it started."""
+    """What the stages of one seed share: the recipe, the folder, and the policy as it started."""
 
     recipe: Recipe
     folder: RunFolder
-    judge: ExecutionJudge
     initial: Policy
 
 
@@ -43,34 +49,58 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     The order is fixed and each stage reads its inputs from the folder, so a run killed anywhere goes on with
     the first file that is missing and ends with the same bytes.
     """
-    with ExecutionJudge(judge_databases(), recipe.judge) as judge:
-        policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
-        stages = Stages(recipe, folder, judge, policy)
+    policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
+    stages = Stages(recipe, folder, policy)
+    with execution_judge(recipe) if isinstance(recipe.task, NbaTaskConfig) else nullcontext() as execution:
         prompts = _prompts(stages)
         train = [prompt for prompt in prompts if prompt.split == "train"]
-        completions, judgements = answered(recipe, folder, judge, policy, train, _sampling(recipe), "")
+        test = [prompt for prompt in prompts if prompt.split == "test"]
+        completions = folder.records(
+            "completions.parquet", Completion, lambda journal: sample_candidates(recipe, policy, train, journal)
+        )
+        judgements = _labels(stages, execution, train, completions)
         preferences = _preferences(stages, train, completions, judgements)
         tuned = _tuned(stages, preferences, completions, train)
-        return _evaluation(stages, tuned, [prompt for prompt in prompts if prompt.split == "test"])
+        if execution is None:
+            return judged_evaluation(recipe, folder, {"before": policy, "after": merged(tuned)}, test)
+        return _evaluation(stages, execution, tuned, test)
 
 
-def _sampling(recipe: Recipe) -> Sampling:
-    settings = recipe.generation
-    return Sampling(settings.k, settings.temperature, settings.top_p, max_new_tokens=settings.max_new_tokens)
+def execution_judge(recipe: Recipe) -> ExecutionJudge:
+    """The judge that compares before and after where SQL is asked for, whoever labels the pairs."""
+    config = recipe.judge if isinstance(recipe.judge, ExecutionConfig) else ExecutionConfig()
+    return ExecutionJudge(judge_databases(), config)
+
+
+def _labels(
+    stages: Stages, execution: ExecutionJudge | None, prompts: list[Prompt], completions: list[Completion]
+) -> list[Judgement]:
+    """What the recipe's judge says of the training answers; beside it, how far execution agrees."""
+    recipe, folder = stages.recipe, stages.folder
+
+    def compute(journal: Journal) -> list[Judgement]:
+        if execution and isinstance(recipe.judge, ExecutionConfig):
+            return execution.judge(prompts, completions, journal=journal)
+        with open_judge(recipe.judge) as judge:
+            return judge.judge(prompts, completions, journal=journal)
+
+    labels = folder.records("judgements.parquet", Judgement, compute)
+    if execution and not isinstance(recipe.judge, ExecutionConfig):
+        checked = folder.records(
+            "stages/execution-judgements.parquet",
+            Judgement,
+            lambda journal: execution.judge(prompts, completions, journal=journal, label="check labels"),
+        )
+        folder.document("stages/label-gap.json", lambda: label_gap(labels, checked))
+    return labels
 
 
 def _prompts(stages: Stages) -> list[Prompt]:
-    """Test questions first: no training question may share a text with them."""
-    audits: dict[str, Any] = {}
-
     def compute(_: object) -> list[Prompt]:
-        task, workers = stages.recipe.task, stages.recipe.judge.workers
-        test = test_prompts(task, judge_databases(), workers)
-        forbidden = {normalised(prompt.meta["question"]) for prompt in test.prompts}
-        train = train_prompts(task, judge_databases(), workers, stages.recipe.seed, forbidden)
-        audits.update(test=test.audit, train=train.audit)
-        stages.folder.document("stages/prompts.json", lambda: audits)
-        return [*train.prompts, *test.prompts]
+        asked = ask(stages.recipe)
+        stages.folder.document("stages/prompts.json", lambda: asked.audit)
+        stages.folder.document("stages/origin.json", lambda: asked.origin)
+        return asked.prompts
 
     return stages.folder.records("prompts.parquet", Prompt, compute)
 
@@ -85,23 +115,13 @@ def answered(
     prefix: str,
 ) -> tuple[list[Completion], list[Judgement]]:
     """Completions of `policy` and their judgements, in ``{prefix}completions.parquet`` and so on."""
-    completions = folder.records(
-        f"{prefix}completions.parquet",
-        Completion,
-        lambda journal: generate_completions(
-            policy, prompts, sampling, seed=recipe.seed, journal=journal, label=f"{_label(prefix)}generate"
-        ),
-    )
+    completions = generated(recipe, folder, policy, prompts, sampling, prefix)
     judgements = folder.records(
         f"{prefix}judgements.parquet",
         Judgement,
-        lambda journal: judge.judge(prompts, completions, journal=journal, label=f"{_label(prefix)}judge"),
+        lambda journal: judge.judge(prompts, completions, journal=journal, label=f"{stage_label(prefix)}judge"),
     )
     return completions, judgements
-
-
-def _label(prefix: str) -> str:
-    return prefix.removeprefix("evaluation/").replace("-", " ").replace("/", " ")
 
 
 def _preferences(
@@ -117,10 +137,10 @@ def _preferences(
         card = {
             "name": recipe.name,
             "policy": f"{recipe.policy.model} ({stages.initial.lineage.id})",
-            "judge": recipe.judge.name,
+            "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
             "strategy": recipe.preferences.strategy,
             "recipe": recipe.hash,
-            "origin": ORIGIN,
+            "origin": stages.folder.document("stages/origin.json", lambda: origin(recipe)),
             "diagnostics": figures,
             "drops": built.drops,
         }
@@ -162,7 +182,7 @@ def _tuned(
 def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
     """The trained policy of a run: base and adapter, or a whole folder; from QLoRA on the weights it learned on."""
     settings = recipe.policy
-    if recipe.training.method == "qlora":
+    if recipe.training.method == "qlora" and settings.dtype != NF4:
         whole = out.with_name(f"{out.name}-merged")
         if not whole.exists():
             export_model(settings.model, out, whole, settings.dtype, device=settings.device)
@@ -172,10 +192,10 @@ def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
     return load_policy(settings.model, adapter=out, dtype=settings.dtype, device=settings.device)
 
 
-def _evaluation(stages: Stages, tuned: Policy, test: list[Prompt]) -> dict[str, Any]:
+def _evaluation(stages: Stages, judge: ExecutionJudge, tuned: Policy, test: list[Prompt]) -> dict[str, Any]:
     recipe = stages.recipe
     policies = {"before": stages.initial, "after": merged(tuned)}
-    answers = compared_answers(recipe, stages.folder, stages.judge, policies, test)
+    answers = compared_answers(recipe, stages.folder, judge, policies, test)
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
     margins = stages.folder.document(
         "evaluation/held-out.json", lambda: _held_out(stages, tuned, subset, answers["before"])

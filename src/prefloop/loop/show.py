@@ -19,16 +19,59 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 """Columns of the printed tables."""
+WIDTHS = {"question": 3, "instruction": 3, "original correct": 1, "tuned correct": 1, "better": 1}
+"""Of the columns of answers side by side, as parts; answers have 7."""
 
 
 def show_run(root: Path) -> None:
     """Print figures, the side-by-side frame and where to look further."""
-    recipe = read_manifest(root)["recipe"]
-    print_figures(read_json(root / "evaluation.json"))
-    frame = answers_frame(root, recipe["evaluation"]["shown"], recipe["seed"])
-    print(f"\n{len(frame)} questions from unseen templates, original and tuned answer (drawn by seed, not picked):\n")
+    evaluation = read_json(root / "evaluation.json")
+    frame = answers_frame(root)
+    if evaluation.get("kind") == "judged":
+        _print_judged(evaluation)
+        print(f"\n{len(frame)} unseen prompts, original and tuned answer:\n")
+    else:
+        print_figures(evaluation)
+        print(
+            f"\n{len(frame)} questions from unseen templates, original and tuned answer (drawn by seed, not picked):\n"
+        )
     print(frame_text(frame))
     print(f"\nEverything is in {root}/ ; open {root / 'report.html'} in a browser.")
+
+
+def _print_judged(evaluation: Mapping[str, Any]) -> None:
+    from prefloop.loop.judged import summary
+
+    for label, value in summary(evaluation):
+        print(f"{label:<28} {value}")
+    if evaluation["power"]["warning"]:
+        print(f"Note: {evaluation['power']['warning']}")
+
+
+def _judged_frame(root: Path, count: int) -> pd.DataFrame:
+    """Unseen prompts of a judged run: ``instruction``, ``original completion``, ``tuned completion``, ``better``."""
+    import pandas as pd
+
+    from prefloop.evaluation.judged import verdicts
+    from prefloop.evaluation.tables import question
+
+    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
+    before, after = (
+        read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
+        for side in ("before", "after")
+    )
+    judgements = read_records(root / "evaluation" / "judgements.parquet", Judgement)
+    better = {"a": "original", "b": "tuned", "tie": "tie", "unscored": "unscored"}
+    rows = [
+        {
+            "instruction": question(verdict.prompt),
+            "original completion": verdict.a.text,
+            "tuned completion": verdict.b.text,
+            "better": better[verdict.winner],
+        }
+        for verdict in verdicts(prompts, before, after, judgements)[:count]
+    ]
+    return pd.DataFrame(rows, dtype=object)
 
 
 def print_figures(evaluation: Mapping[str, Any]) -> None:
@@ -44,8 +87,12 @@ def print_figures(evaluation: Mapping[str, Any]) -> None:
         console.print(f"Note: {evaluation['power']['warning']}")
 
 
-def answers_frame(root: Path, count: int, seed: int) -> pd.DataFrame:
-    """The side-by-side frame of a run folder."""
+def answers_frame(root: Path, count: int | None = None, seed: int | None = None) -> pd.DataFrame:
+    """Unseen prompts of a finished run with the original and the tuned answer; count and seed as in its recipe."""
+    recipe = read_manifest(root)["recipe"]
+    count, seed = count or recipe["evaluation"]["shown"], recipe["seed"] if seed is None else seed
+    if read_json(root / "evaluation.json").get("kind") == "judged":
+        return _judged_frame(root, count)
     prompts = read_records(root / "prompts.parquet", Prompt)
     before, after = (_greedy(root, side) for side in ("before", "after"))
     return side_by_side(prompts, before, after, count, seed)
@@ -59,7 +106,7 @@ def frame_text(frame: pd.DataFrame) -> str:
 
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
     for column in frame.columns:
-        table.add_column(column, ratio=1 if "correct" in column else 3 if column == "question" else 7, overflow="fold")
+        table.add_column(column, ratio=WIDTHS.get(column, 7), overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     buffer = StringIO()

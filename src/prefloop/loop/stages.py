@@ -12,10 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import JudgeConfig, PreferenceConfig, Recipe
+from prefloop.config.judges import ExecutionConfig, JudgeConfig
+from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.errors import DataError, StoreError
-from prefloop.judging.execution import ExecutionJudge
+from prefloop.config.tasks import NbaTaskConfig
+from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
@@ -78,10 +80,11 @@ def judge_file(
     databases: Sequence[Path] = (),
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Judgements of the completions of a file, written to `out`; returns counts.
+    """Judgements of the completions of a file, written to `out`; returns counts and mean objectives.
 
     Args:
         databases: SQLite files on which gold and answer must agree, copied first; default the task's two leagues.
+            For the execution judge alone.
     """
     prompts, completions, out = map(Path, (prompts, completions, out))
     asked = read_prompts(prompts)
@@ -89,24 +92,39 @@ def judge_file(
     unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
     if unknown:
         raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
-    if any("gold_sql" not in prompt.meta for prompt in asked):
+    execution = isinstance(config, ExecutionConfig)
+    if execution and any("gold_sql" not in prompt.meta for prompt in asked):
         raise DataError(f"{prompts} has prompts without meta.gold_sql: the execution judge compares with that query")
+    if databases and not execution:
+        raise ConfigError(f"--database has no effect with judge.name={config.name}: only execution runs SQL")
+    unused(out)
     copies = [snapshot(database, cache_folder() / "databases") for database in databases]
     inputs = [[asdict(prompt) for prompt in asked], [[answer.id, answer.text] for answer in answers]]
-    journal = _stage_journal(out, resume, [inputs, [copy.stem for copy in copies], config.model_dump()])
-    with ExecutionJudge(copies or judge_databases(), config) as judge:
+    journal = _stage_journal(out, resume, [inputs, [copy.stem for copy in copies], config.model_dump(mode="json")])
+    with open_judge(config, copies) as judge:
         judgements = judge.judge(asked, answers, journal=journal)
+        name = judge.name
     write_records(out, judgements, Judgement)
     journal.remove()
-    scored = [j for j in judgements if j.value is not None]
-    share = {name: sum(j.objectives[name] for j in scored) / max(len(scored), 1) for name in ("correct", "valid")}
-    statuses = dict(Counter(j.raw["status"] for j in judgements).most_common())
+    scored = [j for j in judgements if j.value is not None and j.kind == "score"]
+    names = sorted({name for j in scored for name in j.objectives})
     return {
+        "judge": name,
         "judgements": len(judgements),
-        "unscored": len(judgements) - len(scored),
-        "statuses": statuses,
-        **share,
+        "unscored": sum(j.value is None for j in judgements),
+        "why": dict(Counter(_why(j) for j in judgements if j.value is None).most_common()),
+        "mean_score": sum(j.value or 0.0 for j in scored) / len(scored) if scored else None,
+        "objectives": {name: _mean([j.objectives[name] for j in scored if name in j.objectives]) for name in names},
+        "statuses": dict(Counter(j.raw["status"] for j in judgements if "status" in j.raw).most_common()),
     }
+
+
+def _why(judgement: Judgement) -> str:
+    return str(judgement.raw.get("error") or judgement.raw.get("status") or "no score")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def prefer_files(
@@ -189,9 +207,11 @@ def evaluate_models(
             reason = f"lacks meta.{sorted(lacking)[0]} in some" if lacking else "has no prompt of split 'test'"
             raise DataError(f"{prompts} {reason}: give prompts.parquet of a run")
     else:
-        test = list(test_prompts(recipe.task, judge_databases(), recipe.judge.workers).prompts)
+        if not isinstance(recipe.task, NbaTaskConfig):
+            raise ConfigError("evaluation by execution asks nba-sql questions: for other tasks use 'prefloop compare'")
+        test = list(test_prompts(recipe.task, judge_databases(), 0).prompts)
     from prefloop.evaluation.compare import evaluate
-    from prefloop.loop.run import compared_answers
+    from prefloop.loop.run import compared_answers, execution_judge
     from prefloop.models.load import load_policy
 
     settings = recipe.policy
@@ -200,14 +220,14 @@ def evaluate_models(
         "after": load_policy(after, adapter, settings.dtype, settings.device),
     }
     identity = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.settings,
         "before": policies["before"].lineage.id,
         "after": policies["after"].lineage.id,
         "prompts": content_id([asdict(prompt) for prompt in test]),
     }
     with (
         RunFolder.open(out, identity, resume) as folder,
-        ExecutionJudge(judge_databases(), recipe.judge) as judge,
+        execution_judge(recipe) as judge,
     ):
         answers = compared_answers(recipe, folder, judge, policies, test)
         found = folder.document(

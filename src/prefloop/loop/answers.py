@@ -1,0 +1,70 @@
+"""Answers in a run folder: a policy's own, and the candidates of training, by engine and by model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefloop.config.recipe import Recipe
+from prefloop.config.sampling import Sampling
+from prefloop.generation.generate import generate_completions
+from prefloop.models.load import Policy, load_policy
+from prefloop.records import Completion, Prompt
+from prefloop.store.journal import Journal
+from prefloop.store.run_folder import RunFolder
+
+
+def generated(
+    recipe: Recipe, folder: RunFolder, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, prefix: str
+) -> list[Completion]:
+    """Completions of `policy`, in ``{prefix}completions.parquet``."""
+    return folder.records(
+        f"{prefix}completions.parquet",
+        Completion,
+        lambda journal: generate_completions(
+            policy, prompts, sampling, seed=recipe.seed, journal=journal, label=f"{stage_label(prefix)}generate"
+        ),
+    )
+
+
+def stage_label(prefix: str) -> str:
+    """What a progress bar calls the files that start so."""
+    return prefix.removeprefix("evaluation/").replace("-", " ").replace("/", " ")
+
+
+def sample_candidates(recipe: Recipe, policy: Policy, prompts: Sequence[Prompt], journal: Journal) -> list[Completion]:
+    """Answers of all models, by model; what is finished is in the journal.
+
+    Raises:
+        ModelError: a model or server that is not there or refuses; the extra ``prefloop[vllm]`` is not installed.
+    """
+    settings = recipe.generation
+    sampling = Sampling(
+        settings.k, settings.temperature, settings.top_p, settings.top_k, max_new_tokens=settings.max_new_tokens
+    )
+    found = _of_the_policy(recipe, policy, prompts, sampling, journal)
+    for name in settings.others:
+        other = load_policy(name, dtype=recipe.policy.dtype, device=recipe.policy.device)
+        found += generate_completions(
+            other, prompts, sampling, seed=recipe.seed, journal=journal, label=f"generate {name}"
+        )
+    return found
+
+
+def _of_the_policy(
+    recipe: Recipe, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, journal: Journal
+) -> list[Completion]:
+    settings = recipe.generation
+    if settings.engine == "endpoint":
+        from prefloop.generation.endpoint import Endpoint, EndpointClient
+        from prefloop.generation.remote import generate_from_endpoint
+
+        server = Endpoint(
+            settings.endpoint or "", settings.served_model or recipe.policy.model, key_variable=settings.key_variable
+        )
+        return generate_from_endpoint(EndpointClient(server), prompts, sampling, seed=recipe.seed, journal=journal)
+    if settings.engine == "vllm":
+        from prefloop.generation.vllm import generate_with_engine, load_engine
+
+        engine = load_engine(recipe.policy.model, recipe.policy.dtype)
+        return generate_with_engine(engine, prompts, sampling, seed=recipe.seed, journal=journal)
+    return generate_completions(policy, prompts, sampling, seed=recipe.seed, journal=journal)

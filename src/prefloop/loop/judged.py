@@ -1,0 +1,115 @@
+"""Before and after compared by a judge, for tasks that no execution can examine; and any two sides (`versus`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefloop.config.judges import JudgeConfig
+from prefloop.config.recipe import Recipe
+from prefloop.config.sampling import Sampling
+from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
+from prefloop.evaluation.metrics import token_count
+from prefloop.judging.open import open_judge
+from prefloop.loop.answers import generated
+from prefloop.models.load import Policy
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.files import write_text
+from prefloop.store.journal import Journal
+from prefloop.store.run_folder import RunFolder
+
+Sides = tuple[Sequence[Completion], Sequence[Completion]]
+
+
+def judged_evaluation(
+    recipe: Recipe, folder: RunFolder, policies: Mapping[str, Policy], test: Sequence[Prompt]
+) -> dict[str, Any]:
+    """Greedy answers of both policies to unseen prompts, judged; figures go to ``evaluation.json``."""
+    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    before, after = (
+        generated(recipe, folder, policies[side], test, greedy, f"evaluation/{side}-greedy-")
+        for side in ("before", "after")
+    )
+    judge = recipe.evaluation.judge or recipe.judge
+    found, judgements = compared(folder, test, (before, after), judge)
+    return folder.document(
+        "evaluation.json",
+        lambda: judged_figures(found, judgements, seed=recipe.seed, draws=recipe.evaluation.bootstrap),
+    )
+
+
+def compared(
+    folder: RunFolder, prompts: Sequence[Prompt], sides: Sides, config: JudgeConfig
+) -> tuple[list[Verdict], list[Judgement]]:
+    """Verdicts on both sides' answers, and the judgements behind them (``evaluation/judgements.parquet``)."""
+
+    def compute(journal: Journal) -> list[Judgement]:
+        distinct = {completion.id: completion for side in sides for completion in side}
+        with open_judge(config) as judge:
+            return judge.judge(prompts, list(distinct.values()), journal=journal, label="compare")
+
+    judgements = folder.records("evaluation/judgements.parquet", Judgement, compute)
+    return verdicts(prompts, *sides, judgements), judgements
+
+
+def write_reading_page(
+    path: Path, found: Sequence[Verdict], figures: Mapping[str, Any], names: tuple[str, str], title: str
+) -> None:
+    """The page on which a person reads both answers to every prompt."""
+    from prefloop.evaluation.reading import ReadingRow, reading_page
+
+    rows = [
+        ReadingRow(
+            prompt=verdict.prompt.messages,
+            a=verdict.a.text,
+            b=verdict.b.text,
+            verdict=verdict.winner,
+            probability=verdict.probability,
+            inconsistent=verdict.inconsistent,
+            category=str(verdict.prompt.meta.get("category") or ""),
+            scores_a=verdict.scores[0],
+            scores_b=verdict.scores[1],
+            tokens_a=token_count(verdict.a),
+            tokens_b=token_count(verdict.b),
+        )
+        for verdict in found
+    ]
+    write_text(path, reading_page(rows, name_a=names[0], name_b=names[1], summary=summary(figures, names), title=title))
+
+
+def summary(figures: Mapping[str, Any], names: tuple[str, str] = ("original", "tuned")) -> list[tuple[str, str]]:
+    """The figures in words, label and value, for the terminal and the page."""
+    wins, length, verbosity = figures["win_rate"], figures["length_controlled"], figures["verbosity"]
+    rows = [("judge", str(figures["judge"])), ("prompts", f"{figures['prompts']:,}")]
+    rows += [
+        (f"the judge's {name.replace('_', ' ')}", f"{v:.2f}")
+        for name, v in figures["agreement"].items()
+        if "rate" in name
+    ]
+    if wins["rate"] is not None:
+        rows.append((f"win rate of {names[1]}", f"{wins['rate']:.1%}{_interval(wins, '.1%')}, ties half"))
+    counts = [f"{wins['wins']} wins", f"{wins['ties']} ties", f"{wins['losses']} losses"]
+    counts += [f"{wins['inconsistent']} of the ties inconsistent"] if wins["inconsistent"] else []
+    counts += [f"{wins['unscored']} unscored"] if wins["unscored"] else []
+    rows.append(("verdicts", ", ".join(counts)))
+    if length:
+        rows.append(("length-controlled win rate", f"{length['rate']:.1%}{_interval(length, '.1%')}"))
+    if verbosity["length_ratio"] is not None:
+        spread = _interval(verbosity, ".2f")
+        told = f"{verbosity['before']:.0f} and {verbosity['after']:.0f}, ratio {verbosity['length_ratio']:.2f}{spread}"
+        rows.append((f"{verbosity['unit']} per answer", told))
+    if verbosity["longer_wins"] is not None:
+        rows.append(("the longer answer wins", f"{verbosity['longer_wins']:.0%} of {verbosity['longer_wins_n']}"))
+    for name, row in figures["objectives"].items():
+        change = f"{row['difference']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
+        rows.append((f"mean {name}", f"{row['before']:.3f} and {row['after']:.3f}, {change}"))
+    distinct = figures["distinct"]
+    rows += [
+        (f"distinct-{n}", f"{row['a']:.3f} and {row['b']:.3f}") for n, row in distinct.items() if row["a"] and row["b"]
+    ]
+    return rows
+
+
+def _interval(row: Mapping[str, Any], form: str) -> str:
+    return "" if row["ci_low"] is None else f" [{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
