@@ -38,6 +38,7 @@ class Browser:
         os.close(commands)
         os.close(answers)
         self._asked, self._buffer, self._session = 0, b"", ""
+        self._shown, self._loaded = "", ""
         self.requests: list[str] = []
         self.console: list[str] = []
         targets = self.send("Target.getTargets")["targetInfos"]
@@ -71,12 +72,12 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load the page anew, in whatever state its address asks for."""
+        self.send("Page.navigate", url="about:blank")
         self.requests.clear()
         self.console.clear()
-        self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
-        while self.js("document.readyState") != "complete" or self.js("location.href") == "about:blank":
-            pass
+        while self._loaded != url.partition("#")[0]:
+            self._note(self._next())
 
     def js(self, expression: str) -> Any:
         """Value of an expression in the page."""
@@ -115,6 +116,10 @@ class Browser:
         params = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+        if event.get("method") == "Page.frameNavigated":
+            self._shown, self._loaded = params["frame"]["url"], ""
+        if event.get("method") == "Page.loadEventFired":
+            self._loaded = self._shown
         if event.get("method") == "Runtime.exceptionThrown":
             self.console.append(params["exceptionDetails"]["exception"].get("description", ""))
         if event.get("method") == "Log.entryAdded":

@@ -137,5 +137,5 @@ def test_prompts_without_a_gold_query_cannot_be_judged_by_execution(tmp_path: Pa
     (tmp_path / "q.jsonl").write_text('{"prompt": "How many?"}\n')
     (prompt,) = read_prompts(tmp_path / "q.jsonl")
     write_records(tmp_path / "a.parquet", [answer(prompt, "text")], Completion)
-    with pytest.raises(DataError, match=r"q\.jsonl has prompts without meta\.gold_sql"):
+    with pytest.raises(DataError, match=r"prompts have no meta\.gold_sql"):
         judge_file(tmp_path / "q.jsonl", tmp_path / "a.parquet", tmp_path / "j.parquet", CONFIG)

@@ -41,10 +41,10 @@ def compare(
 
       prefloop compare embedded checkpoint --prompts prompts.jsonl --judge my_judges:shortest --out compared
     """
-    from prefloop.config.recipe import load_recipe
+    from prefloop.config.recipe import judge_section
     from prefloop.loop.versus import Writing, compare_sides
 
-    config = load_recipe("nba-sql", {"judge": judge, **overrides(settings)}, ["judge"]).judge
+    config = judge_section(judge, overrides(settings))
     writing = Writing(max_new_tokens, dtype, device)
     figures = compare_sides(a, b, out, config, prompts=prompts, writing=writing, seed=seed, resume=resume)
     if json_:

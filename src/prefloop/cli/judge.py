@@ -41,13 +41,10 @@ def judge(
 
       prefloop judge prompts.jsonl completions.parquet --judge my_judges:shortest --out judgements.parquet
     """
-    from prefloop.config.recipe import load_recipe
+    from prefloop.config.recipe import judge_section
     from prefloop.loop.stages import judge_file
 
-    given = overrides(settings)
-    if judge != "execution":
-        given = {"judge": judge, **given}
-    config = load_recipe("nba-sql", given, ["judge"]).judge
+    config = judge_section(judge, overrides(settings))
     summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)
     if json_:
         print_json(summary)

@@ -195,6 +195,21 @@ def training_section(kind: type[Kind], overrides: dict[str, Any]) -> Kind:
     return section
 
 
+def judge_section(judge: str, overrides: dict[str, Any]) -> JudgeConfig:
+    """A judge's section by itself: its name or ``module:function``, its defaults, ``judge.`` overrides on top.
+
+    Raises:
+        ConfigError: every unknown key, wrong value and option without effect.
+    """
+    unread = [key for key in overrides if not key.startswith("judge.")]
+    if unread:
+        raise ConfigError(f"--set {unread[0]} has no effect here: this command reads judge.")
+    content: dict[str, Any] = {"judge": short_form(judge)}
+    for key, value in overrides.items():
+        _set(content, key, value)
+    return parse_recipe(content, "--judge").judge
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes inside the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -10,6 +10,7 @@ import ast
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +35,8 @@ CODE_KEYS = ("class", "custom_dataset", "unsafe_code", "use_prompt")
 """Keys of a task that name Python, or a file of prompts read without care."""
 EVALUATORS = frozenset({"eval", "exec", "parse_expr", "sympify", "code_eval"})
 """What turns text into running Python: built in, of sympy, and a metric of the Hub."""
-FEWEST_LETTERS = 0.5
-"""Likeness of a name that is offered instead of an unknown one."""
+LIKENESS = 0.5
+"""Of a name that is offered in place of an unknown one, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Benchmarks:
     """Hash of the own tasks among them, their data, and the harness' version."""
     version: str
     """Of the harness."""
+    own: dict[str, dict[str, Any]]
+    """Settings of own tasks by name."""
     manager: TaskManager
 
     def load(self, name: str) -> dict[str, Task]:
@@ -58,7 +61,7 @@ class Benchmarks:
         """
         try:
             with harness_quiet():
-                tasks: dict[str, Task] = self.manager.load([name])["tasks"]
+                tasks: dict[str, Task] = self.manager.load([deepcopy(self.own.get(name, name))])["tasks"]
         except Exception as error:  # the harness, datasets and Jinja raise many kinds; all mean that it is unusable
             raise _unusable(name, error) from error
         visual = next((task for task, found in tasks.items() if getattr(found, "MULTIMODAL", False)), None)
@@ -78,7 +81,6 @@ def open_benchmarks(names: Sequence[str], folder: Path | None = None) -> Benchma
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
-        from lm_eval.tasks._index import Entry, Kind
     except ImportError as error:
         raise ModelError("benchmarks need lm-evaluation-harness: pip install 'prefloop[harness]'") from error
     if not names or len(set(names)) < len(names):
@@ -86,12 +88,10 @@ def open_benchmarks(names: Sequence[str], folder: Path | None = None) -> Benchma
     own = own_tasks(folder) if folder else {}
     with harness_quiet():
         manager = TaskManager(include_defaults=any(name not in own for name in names))
-    for name, config in own.items():
-        manager.task_index[name] = Entry(name, Kind.TASK, yaml_path=None, cfg=config)
     for name in names:
-        _check(manager, name)
+        _check(manager, own, name)
     identity = content_id(lm_eval.__version__, [_own_identity(own[name]) for name in sorted(own.keys() & set(names))])
-    return Benchmarks(tuple(names), identity, lm_eval.__version__, manager)
+    return Benchmarks(tuple(names), identity, lm_eval.__version__, own, manager)
 
 
 def own_tasks(folder: Path) -> dict[str, dict[str, Any]]:
@@ -194,10 +194,13 @@ def _own_identity(config: Mapping[str, Any]) -> list[Any]:
     return [content_id(str(sorted({**config, "dataset_kwargs": kept}.items()))), files]
 
 
-def _check(manager: TaskManager, name: str) -> None:
+def _check(manager: TaskManager, own: Mapping[str, dict[str, Any]], name: str) -> None:
+    if name in own:
+        _check_harmless(name, own[name], None)
+        return
     if name not in manager.task_index:
-        near = difflib.get_close_matches(name, manager.all_tasks + sorted(manager.task_index), 4, FEWEST_LETTERS)
-        hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "'lm_eval ls tasks' lists those it ships"
+        near = difflib.get_close_matches(name, [*own, *manager.all_tasks], 4, LIKENESS)
+        hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "'lm-eval ls tasks' lists those it ships"
         raise ConfigError(f"no task {name} in lm-evaluation-harness or --task-folder: {hint}")
     for task, config, path in _configs(manager.task_index, name):
         _check_harmless(task, config, path)

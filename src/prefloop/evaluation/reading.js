@@ -79,7 +79,8 @@ const side = (row, where, model) => {
   node.dataset.side = blind ? "" : model;
   node.classList.toggle("marked", marked);
   $(`${where}-name`).textContent = blind ? `Answer ${where === "left" ? 1 : 2}` : names[model];
-  $(`${where}-tokens`).textContent = counted(row.tokens[model], "token");
+  const tokens = row.tokens[model];
+  $(`${where}-tokens`).textContent = tokens ? counted(tokens, "token") : ""; // answers from elsewhere have none
   badge.hidden = !marked && (blind || kind(row) !== model);
   badge.textContent = marked ? "✓ your choice" : "✓ the judge's choice";
   fill($(`${where}-text`), row[model]);

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
-from prefloop.errors import ConfigError
+from prefloop.errors import ConfigError, DataError
 from prefloop.judging.groups import Answered, judge_chunks
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
@@ -97,7 +97,16 @@ class ExecutionJudge:
         Args:
             prompts: every prompt that a completion names, with the task's gold in its meta.
             journal: finished chunks are kept there and not judged again.
+
+        Raises:
+            DataError: a prompt without a gold.
         """
+        without = [prompt.id for prompt in prompts if "gold_sql" not in prompt.meta]
+        if without:
+            raise DataError(
+                f"{len(without):,} prompts have no meta.gold_sql, {without[0]} first: the execution judge compares "
+                "answers with that query's result"
+            )
         judged = judge_chunks(
             self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
         )

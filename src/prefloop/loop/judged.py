@@ -10,7 +10,6 @@ from prefloop.config.judges import JudgeConfig
 from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
 from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
-from prefloop.evaluation.metrics import token_count
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated
 from prefloop.models.load import Policy
@@ -70,8 +69,8 @@ def write_reading_page(
             category=str(verdict.prompt.meta.get("category") or ""),
             scores_a=verdict.scores[0],
             scores_b=verdict.scores[1],
-            tokens_a=token_count(verdict.a),
-            tokens_b=token_count(verdict.b),
+            tokens_a=len(verdict.a.token_ids),
+            tokens_b=len(verdict.b.token_ids),
         )
         for verdict in found
     ]

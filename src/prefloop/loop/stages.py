@@ -92,10 +92,7 @@ def judge_file(
     unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
     if unknown:
         raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
-    execution = isinstance(config, ExecutionConfig)
-    if execution and any("gold_sql" not in prompt.meta for prompt in asked):
-        raise DataError(f"{prompts} has prompts without meta.gold_sql: the execution judge compares with that query")
-    if databases and not execution:
+    if databases and not isinstance(config, ExecutionConfig):
         raise ConfigError(f"--database has no effect with judge.name={config.name}: only execution runs SQL")
     unused(out)
     copies = [snapshot(database, cache_folder() / "databases") for database in databases]
