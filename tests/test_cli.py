@@ -96,6 +96,22 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
+    """Pairs by a function of one's own: the gain is by execution, and beside it how far the labels agree with it."""
+    (tmp_path / "my_judges.py").write_text("def shortest(prompt, answers):\n    return [-len(a) for a in answers]\n")
+    done = prefloop("run", "nba-sql", "--out", "r", *SMALL, "--set", "judge=my_judges:shortest", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "execution accuracy" in done.stdout
+    gap = json.loads((tmp_path / "r" / "stages" / "label-gap.json").read_text())
+    assert gap["prompts"] == 12
+    assert gap["n"] == 0 or 0 <= gap["pairwise_accuracy"] <= 1
+    rows = [
+        json.loads(line) for line in (tmp_path / "r" / "preferences" / "preferences.jsonl").read_text().splitlines()
+    ]
+    assert all(len(row["chosen"][0]["content"]) < len(row["rejected"][0]["content"]) for row in rows)
+    assert "my_judges:shortest" in (tmp_path / "r" / "preferences" / "README.md").read_text()
+
+
 MISTAKES = [
     ("run nowhere", 2, "no recipe called 'nowhere'"),
     ("run nba-sql --set training.bta=1", 2, "did you mean 'beta'"),
@@ -128,6 +144,21 @@ MISTAKES = [
     ("report gone", 5, "is not a run folder"),
     ("train preference gone --out x", 3, "is no preference set"),
     ("judge good.jsonl good.jsonl --out x.parquet", 3, "not a readable Parquet"),
+    ("judge good.jsonl good.jsonl --judge pairm --out x.parquet", 2, "--judge: judge: no judge is called 'pairm'"),
+    ("judge good.jsonl good.jsonl --judge pairrm --set judge.modl=x --out x.parquet", 2, "did you mean 'model'"),
+    ("compare answered.jsonl answered.jsonl --judge gone:judge --out x", 2, "gone:judge cannot be imported"),
+    ("compare answered.jsonl answered.jsonl --judge execution --out x", 3, "have no meta.gold_sql"),
+    ("compare answered.jsonl answered.jsonl --set judge.model=./gone --out x", 4, "no model folder"),
+    ("compare good.jsonl answered.jsonl --out x", 3, "line 1: give 'prompt' (text or messages) and 'answer'"),
+    ("compare embedded embedded --out x", 2, "give --prompts"),
+    (
+        "run lima-pairrm-dpo --set task.source=gone.jsonl --set policy.model=embedded --set judge=builtins:len --out y",
+        3,
+        "gone.jsonl",
+    ),
+    ("run lima-pairrm-dpo --set judge=execution --dry-run", 2, "does not ask for"),
+    ("agree gone.csv", 3, "gone.csv"),
+    ("push occupied someone/name", 3, "occupied"),
 ]
 
 
@@ -148,6 +179,7 @@ def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corrupt" / "model.safetensors").write_bytes(b"\x00" * 10)
     (folder / "empty.jsonl").write_text("")
     (folder / "good.jsonl").write_text('{"prompt": "hi"}\n')
+    (folder / "answered.jsonl").write_text('{"prompt": "hi", "answer": "hello"}\n')
     (folder / "bad.jsonl").write_text('{"prompt": "hi"}\n{"prompt": 3}\n')
     return folder
 

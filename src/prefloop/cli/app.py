@@ -12,6 +12,7 @@ import typer
 
 from prefloop.cli import (
     agree,
+    benchmark,
     compare,
     doctor,
     embedded,
@@ -32,7 +33,7 @@ from prefloop.errors import PrefloopError
 
 INTERRUPTED, UNEXPECTED = 130, 70
 DEBUG = "PREFLOOP_DEBUG"
-RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "compare", "embedded"}
+RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "compare", "benchmark", "embedded"}
 """Commands with --resume."""
 
 app = typer.Typer(
@@ -45,7 +46,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="The whole way")(run.run)
-for command in (generate.generate, judge.judge, prefer.prefer, evaluate.evaluate, compare.compare, report.report):
+for command in (
+    generate.generate,
+    judge.judge,
+    prefer.prefer,
+    evaluate.evaluate,
+    compare.compare,
+    benchmark.benchmark,
+    report.report,
+):
     app.command(rich_help_panel="One stage")(command)
 app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)

@@ -45,6 +45,8 @@ class EnsembleJudge:
         weights = config.weights or (1.0,) * len(config.members)
         if min(weights) < 0 or not sum(weights):
             raise ConfigError("judge.weights: must not be negative, and not all 0")
+        for member in config.members:
+            open_member(member)  # what is wrong with one is said before another judges
         self._members = list(zip(config.members, weights, strict=True))
         self._open = open_member
 

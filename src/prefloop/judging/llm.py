@@ -29,6 +29,7 @@ from prefloop.generation.replies import Reply
 from prefloop.judging.groups import answered
 from prefloop.judging.prompts import JudgePrompt, conversation
 from prefloop.judging.verdicts import OBJECTIVES, p_both_orders, read_choice, read_objectives, read_score
+from prefloop.models.load import model_folder
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.journal import Journal
 
@@ -74,6 +75,8 @@ class LLMJudge:
         self._prompt = JudgePrompt.load(config.mode, config.prompt)
         self._client = client or (EndpointClient(_endpoint(config)) if config.endpoint else None)
         self._policy = policy
+        if self._client is None and policy is None:
+            model_folder(config.model)  # found missing before anything is computed for it
         self._sampling = Sampling(
             k=config.samples,
             temperature=config.temperature or 1.0,

@@ -19,7 +19,7 @@ from prefloop.judging.groups import Judge
 
 
 def open_judge(config: JudgeConfig, databases: Sequence[Path] = ()) -> Judge:
-    """The judge, not yet entered: use it in a ``with`` statement.
+    """The judge, not yet entered: use it in a ``with`` statement. What is wrong with its settings shows here.
 
     Args:
         databases: SQLite files for the execution judge; default the nba-sql task's two leagues.

@@ -20,6 +20,7 @@ import torch
 from prefloop.config.judges import PairRMConfig
 from prefloop.errors import JudgeError, ModelError
 from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.models.load import model_folder
 from prefloop.models.pairrm import PairRM, Segment, Triple, load_pairrm
 from prefloop.records import Completion, Judgement, Message, Prompt
 from prefloop.store.journal import Journal
@@ -49,6 +50,7 @@ class PairRMJudge:
     name = "pairrm"
 
     def __init__(self, config: PairRMConfig) -> None:
+        model_folder(config.model)  # fetched, or found missing, before anything is computed for it
         self._config = config
         self._model: PairRM | None = None
 

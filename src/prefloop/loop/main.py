@@ -7,6 +7,7 @@ from typing import Any
 
 from prefloop.config.recipe import Recipe
 from prefloop.errors import ConfigError
+from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
 from prefloop.maths.statistics import seed_summary
 from prefloop.models.load import base_lineage, is_hub_id
@@ -50,6 +51,7 @@ def run_recipe(
     out = Path(out)
     identity = {"recipe": recipe.settings, "seeds": seeds, "baselines": baselines}
     identity["policy"] = base_lineage(recipe.policy.model).id
+    open_judge(recipe.judge)  # what is wrong with it is said before anything is computed
     with RunFolder.open(out, identity, resume, overwrite) as folder:
         found: dict[str, Any] = (
             folder.document("evaluation.json", dict) if folder.finished else _run(recipe, folder, seeds, baselines)

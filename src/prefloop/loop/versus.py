@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.judges import JudgeConfig
+from prefloop.config.judges import ExecutionConfig, JudgeConfig
 from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError
+from prefloop.judging.open import open_judge
 from prefloop.loop.stages import read_prompts
 from prefloop.progress import note
 from prefloop.records import Completion, Prompt, content_id
@@ -77,6 +78,7 @@ def compare_sides(
         "recipe": {"judge": judge.model_dump(mode="json"), "writing": asdict(settings), "seed": seed, "draws": draws},
         "prompts": content_id([asdict(prompt) for prompt in asked]),
     }
+    _check_judge(judge, asked)
     from prefloop.evaluation.judged import judged_figures
     from prefloop.loop.judged import compared, write_reading_page
 
@@ -98,6 +100,13 @@ def compare_sides(
         write_reading_page(folder.path("report.html"), found, figures, (sides[0].name, sides[1].name), f"{a} and {b}")
         folder.finish({"schema": 1, **identity})
         return figures
+
+
+def _check_judge(judge: JudgeConfig, prompts: Sequence[Prompt]) -> None:
+    """Find a mistake before a folder is made or an answer written."""
+    open_judge(judge)
+    if isinstance(judge, ExecutionConfig) and any("gold_sql" not in prompt.meta for prompt in prompts):
+        raise DataError("some prompts have no meta.gold_sql, with whose result --judge execution compares")
 
 
 def _side(source: str) -> Side:
