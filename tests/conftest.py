@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hub_server import READER, TOKEN, HubServer
 
 from prefloop.progress import set_quiet
 
@@ -23,3 +25,27 @@ def leagues() -> list[Path]:
     from prefloop.tasks.nba.task import judge_databases
 
     return judge_databases()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hub as a local server, with a token that may write and one that may not; no real cache, no waiting."""
+    import huggingface_hub.constants as constants
+
+    from prefloop.store import hub as client
+
+    with HubServer() as server:
+        server.tokens = {TOKEN: ("me", True), READER: ("me", False)}
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.delenv("HF_OIDC_RESOURCE", raising=False)
+        home = tmp_path / "hub-home"
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for module in ("huggingface_hub.utils._http", "huggingface_hub.file_download"):
+            monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=lambda _: None, time=lambda: 0.0))
+        monkeypatch.setattr(client.time, "sleep", lambda _: None)
+        yield server

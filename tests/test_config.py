@@ -80,7 +80,10 @@ def test_overrides_are_part_of_the_recipe_and_of_its_hash() -> None:
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("nba", "no recipe called 'nba'; shipped: lima-armorm-dpo, lima-pairrm-dpo, nba-sql, "), ("gone.yaml", "recipe gone.yaml does not exist")],
+    [
+        ("nba", "no recipe called 'nba'; shipped: lima-armorm-dpo, lima-pairrm-dpo, nba-sql, "),
+        ("gone.yaml", "recipe gone.yaml does not exist"),
+    ],
 )
 def test_an_unknown_recipe_is_named(source: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from hub_server import SIGNATURE, Fault, HubServer
+from hub_server import READER, SIGNATURE, TOKEN, Fault, HubServer
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -47,34 +46,10 @@ from prefloop.store import hub as client
 from prefloop.store.hub import check_repo_id, download_file, download_folder, snapshot
 from prefloop.store.hub_errors import redact
 
-TOKEN = "hf_" + "Kq7xWz3Tb9" * 3 + "Mn5v"
-READER = "hf_" + "Ra2cYd8Ue4" * 3 + "Pj1s"
-
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    import huggingface_hub.constants as constants
-
-    with HubServer() as server:
-        server.tokens = {TOKEN: ("me", True), READER: ("me", False)}
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.delenv("HF_OIDC_RESOURCE", raising=False)
-        home = tmp_path / "hub-home"
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for module in ("huggingface_hub.utils._http", "huggingface_hub.file_download"):
-            monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=lambda _: None, time=lambda: 0.0))
-        monkeypatch.setattr(client.time, "sleep", lambda _: None)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hub_server import HubServer
 
 from prefloop.config.recipe import Recipe, load_recipe
 from prefloop.loop.main import run_recipe
-from prefloop.loop.publish import push_dataset, push_model
+from prefloop.loop.publish import pull, push_dataset, push_model
 from prefloop.loop.show import answers_frame, show_run
 from prefloop.models.load import load_policy
 from prefloop.records import Judgement, Preference
@@ -125,6 +126,21 @@ def test_what_would_go_to_the_hub(run: Path) -> None:
     assert any(name.endswith(".parquet") for name in data.files)
     model = push_model(run / "checkpoint", "someone/adapter", dry_run=True, base="mistralai/Mistral-7B-Instruct-v0.2")
     assert model.kind == "adapter"
+
+
+def test_a_finished_run_pushes_what_its_recipe_names(
+    stand_ins: dict[str, Any], run: Path, tmp_path: Path, hub: HubServer
+) -> None:
+    """The same run, asked again with repositories: nothing is computed, both are pushed, private, and come back."""
+    named = {**stand_ins, "hub.dataset": "me/lima-pairrm", "hub.model": "me/lima-dpo"}
+    before = (run / "manifest.json").read_bytes()
+    run_recipe(load_recipe("lima-pairrm-dpo", named), run, resume=True)
+    assert (run / "manifest.json").read_bytes() == before
+    assert pull("me/lima-pairrm", tmp_path / "pairs").kind == "data set"
+    pulled = pd.read_parquet(tmp_path / "pairs" / "preferences.parquet")
+    assert pulled.equals(pd.read_parquet(run / "preferences" / "preferences.parquet"))
+    pull("me/lima-dpo", tmp_path / "adapter")
+    assert load_policy("embedded", tmp_path / "adapter", "nf4", "cpu").lineage.adapters
 
 
 def test_the_notebook_runs_on_stand_ins(stand_ins: dict[str, Any], tmp_path: Path) -> None:

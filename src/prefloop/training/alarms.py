@@ -58,7 +58,7 @@ ALARMS: dict[Callable[[Sequence[Figures]], bool], str] = {
     "training.beta, and look at the example above: are chosen and rejected the right way round?",
     _falling: f"the chosen answers lost more than {-FALL:g} nats per token: the policy forgets what it should prefer; "
     "lower training.learning_rate, or take training.nll_weight=0.2 or the objective dpop",
-    _longer: f"chosen answers are over {LONGER:g} times as long as rejected ones, so the policy learns length: "
-    "training.ld_alpha=0.5 (LD-DPO), the objective simpo or dpo-norm, or pairs of like length",
+    _longer: f"chosen answers are over {LONGER:g} times as long as rejected ones, so length is learned: take pairs of "
+    "like length; for a policy training.ld_alpha=0.5 (LD-DPO), or the objective simpo or dpo-norm",
 }
 """Conditions and what is said of them."""
