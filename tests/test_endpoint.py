@@ -447,7 +447,7 @@ def test_an_interrupt_ends_at_once_and_what_is_finished_is_kept(tmp_path: Path) 
                 assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=15)
+            out, _ = process.communicate(timeout=90)
         finally:
             process.kill()
     assert out == "interrupted\n"

@@ -314,7 +314,10 @@ class TestDraws:
         assert (len(_texts(one, "train")), len(_texts(one, "test"))) == (30, 10)
         assert len({normalised(prompt.messages) for prompt in one.prompts}) == 40
         two = instruction_prompts(path, train=30, test=10, seed=2)
-        assert _texts(one, "test") != _texts(two, "test")
+        assert _texts(one, "test") == _texts(two, "test")  # every seed of a run is examined on the same prompts
+        few = [instruction_prompts(path, train=10, test=10, seed=seed) for seed in (1, 2)]
+        assert _texts(few[0], "train") != _texts(few[1], "train")
+        assert {prompt.id for prompt in two.prompts} == {prompt.id for prompt in one.prompts}
         assert one.counts["train"] == {
             "accepted": 30,
             "not used: says the same as another row": 3,

@@ -146,10 +146,12 @@ def test_a_function_judges(mine: Path) -> None:
     assert found[0].judge.startswith("my_judges:shortest@")
 
 
-def test_two_versions_of_a_function_sign_differently(mine: Path) -> None:
+def test_two_versions_of_a_function_sign_differently(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = CustomJudge(CustomConfig(function="my_judges:shortest")).name
     assert CustomJudge(CustomConfig(function="my_judges:shortest")).name == first
-    assert CustomJudge(CustomConfig(function="my_judges:shortest", options={"limit": 1})).name != first
+    monkeypatch.setattr(sys.modules["my_judges"], "shortest", sys.modules["my_judges"].longest)
+    assert CustomJudge(CustomConfig(function="my_judges:shortest")).name != first
+    assert CustomJudge(CustomConfig(function="my_judges:longest", options={"limit": 1})).name != first
 
 
 def test_what_a_function_cannot_judge_stays_unscored(mine: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_member_that_fails_does_not_count(mine: Path) -> None:
     with open_judge(ensemble("longest", "odd")) as judge:
         found = judge.judge(PROMPTS, ANSWERS)
     assert [judgement.value for judgement in found[3:6]] == [0.0, 1.0, 0.5]
-    assert found[0].value == pytest.approx((0.0 + 0.5) / 2)  # alone in odd's eyes: ½
+    assert found[0].value == 0.0  # odd scored it alone of three: that says nothing of its rank
 
 
 def test_weights_must_fit_the_members(mine: Path) -> None:
@@ -233,15 +235,17 @@ def test_an_ensemble_goes_on_where_it_was_interrupted(
     config = ensemble("longest", "shortest")
     journal = FileJournal(tmp_path / "journal")
     whole = open_judge(config).judge(PROMPTS, ANSWERS, journal=journal)
-    assert sorted(journal.entries()) == ["0/000000", "1/000000"]
+    assert sorted(key[:2] for key in journal.entries()) == ["0/", "1/"]
+    before = (tmp_path / "journal").read_bytes()
+    assert open_judge(config).judge(PROMPTS, ANSWERS, journal=FileJournal(tmp_path / "journal")) == whole
+    assert (tmp_path / "journal").read_bytes() == before
 
-    def never(prompt: Prompt, answers: list[str]) -> list[float]:
-        raise AssertionError("judged again")
+    def reversed_length(prompt: Prompt, answers: list[str]) -> list[float]:
+        return [-len(answer) for answer in answers]
 
-    monkeypatch.setattr(sys.modules["my_judges"], "longest", never)
-    monkeypatch.setattr(sys.modules["my_judges"], "shortest", never)
+    monkeypatch.setattr(sys.modules["my_judges"], "longest", reversed_length)  # another function: nothing of it stands
     again = open_judge(config).judge(PROMPTS, ANSWERS, journal=FileJournal(tmp_path / "journal"))
-    assert [judgement.value for judgement in again] == [judgement.value for judgement in whole]
+    assert [judgement.value for judgement in again[:3]] == [1.0, 0.0, 0.5]
 
 
 # --- chunks ---
@@ -257,7 +261,7 @@ def test_finished_chunks_are_not_judged_again(tmp_path: Path) -> None:
         return [Judgement.create(p.id, (a.id,), "test", "score", float(a.index)) for p, group in chunk for a in group]
 
     def judge(journal: FileJournal | None) -> list[Judgement]:
-        return judge_chunks(judge_chunk, PROMPTS, ANSWERS, per_chunk=1, journal=journal, label="judge")
+        return judge_chunks("judge", judge_chunk, PROMPTS, ANSWERS, per_chunk=1, journal=journal, label="judge")
 
     journal = FileJournal(tmp_path / "journal")
     with pytest.raises(KeyboardInterrupt):
@@ -283,7 +287,7 @@ def test_labels_against_execution() -> None:
     right and beats the other (½ + 0 of 2). Prompt 2: none right."""
     execution = verdicts("execution", [1, 0, 0, 1, 1, 0, 0, 0, 0], right=True)
     labels = verdicts("judge", [0.9, 0.1, None, 0.5, 0.2, 0.5, 1, 2, 3])
-    found = label_gap(labels, execution)
+    found = label_gap(labels, execution, {})
     assert found["n"] == 3  # the unscored answer takes part in no pair
     assert found["pairwise_accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert found["best_correct"] == pytest.approx((1 + 0.5 + 0) / 3)
@@ -294,7 +298,7 @@ def test_labels_against_execution() -> None:
 
 def test_labels_that_say_nothing_of_execution() -> None:
     wrong = verdicts("execution", [0] * 9, right=True)
-    assert label_gap(verdicts("judge", [1.0] * 9), wrong)["pairwise_accuracy"] is None
+    assert label_gap(verdicts("judge", [1.0] * 9), wrong, {})["pairwise_accuracy"] is None
 
 
 def test_the_documented_judge_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

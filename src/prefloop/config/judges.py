@@ -13,7 +13,15 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class ExecutionConfig(Section):
+class JudgeSection(Section):
+    """What the judges' sections share."""
+
+    def without_effect(self) -> list[str]:
+        """Options that were set although others make them idle."""
+        return []
+
+
+class ExecutionConfig(JudgeSection):
     """Runs the SQL. Scores are the weighted mean of the objectives; every objective is kept."""
 
     name: Literal["execution"] = Field("execution", description="execution runs the SQL and compares results")
@@ -25,7 +33,7 @@ class ExecutionConfig(Section):
     opcodes: int = Field(50_000_000, ge=10_000, description="SQLite opcodes a query may spend; decides time-outs")
 
 
-class PairRMConfig(Section):
+class PairRMConfig(JudgeSection):
     """PairRM (2306.02561): compares answers two by two; an answer's score is its mean advantage over the others."""
 
     name: Literal["pairrm"] = Field("pairrm", description="PairRM compares every two answers of a prompt")
@@ -35,7 +43,7 @@ class PairRMConfig(Section):
     tokens_per_batch: int = Field(16_384, ge=1, description="tokens of one forward pass, padding included")
 
 
-class ArmoRMConfig(Section):
+class ArmoRMConfig(JudgeSection):
     """ArmoRM (2406.12845): 19 objectives, weighted by a gate that reads the prompt."""
 
     name: Literal["armorm"] = Field("armorm", description="ArmoRM scores 19 objectives of each answer")
@@ -45,7 +53,7 @@ class ArmoRMConfig(Section):
     tokens_per_batch: int = Field(8_192, ge=1, description="tokens of one forward pass, padding included")
 
 
-class RewardModelConfig(Section):
+class RewardModelConfig(JudgeSection):
     """Any sequence classifier with one output, or a reward model trained here."""
 
     name: Literal["reward-model"] = Field("reward-model", description="a sequence classifier scores each answer")
@@ -58,7 +66,7 @@ class RewardModelConfig(Section):
     system: bool = Field(True, description="show the prompt's system message (Skywork was trained without)")
 
 
-class LLMConfig(Section):
+class LLMConfig(JudgeSection):
     """A language model as the judge, local or behind an OpenAI-compatible endpoint."""
 
     name: Literal["llm"] = Field("llm", description="a language model judges")
@@ -83,8 +91,18 @@ class LLMConfig(Section):
     device: Device = Field("auto", description="where a local model runs")
     dtype: Dtype = Field("float32", description="number type of a local model")
 
+    def without_effect(self) -> list[str]:
+        """Options of an endpoint with a local model, and of a local model with an endpoint."""
+        local, remote = (
+            {"device", "dtype"},
+            {"key_variable", "concurrency", "requests_per_minute", "timeout", "retries"},
+        )
+        idle = local if self.endpoint else remote | {"price_in", "price_out"}
+        why = "with judge.endpoint" if self.endpoint else "without judge.endpoint"
+        return [f"{option}: has no effect {why}" for option in sorted(self.model_fields_set & idle)]
 
-class CustomConfig(Section):
+
+class CustomConfig(JudgeSection):
     """Your own judge."""
 
     name: Literal["custom"] = Field("custom", description="a function of your own")
@@ -94,7 +112,7 @@ class CustomConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments it is called with")
 
 
-class EnsembleConfig(Section):
+class EnsembleConfig(JudgeSection):
     """Several judges on the same answers; each counts by rank within the prompt, times its weight."""
 
     name: Literal["ensemble"] = Field("ensemble", description="several judges, weighted")
@@ -115,3 +133,10 @@ JudgeConfig = Annotated[
 ]
 """Any judge's section; without a name, execution's."""
 EnsembleConfig.model_rebuild()
+
+
+def with_members(judge: JudgeConfig | None) -> list[JudgeConfig]:
+    """The judge, and those of an ensemble."""
+    if judge is None:
+        return []
+    return [judge, *(inner for member in getattr(judge, "members", ()) for inner in with_members(member))]

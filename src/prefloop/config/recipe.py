@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import Field, ValidationError
 
-from prefloop.config.judges import ExecutionConfig, JudgeConfig
+from prefloop.config.judges import ExecutionConfig, JudgeConfig, with_members
 from prefloop.config.section import Section, short_form
 from prefloop.config.tasks import NbaTaskConfig, TaskConfig
 from prefloop.config.training import TrainingConfig, Tuning
@@ -245,7 +245,10 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     here = content
     for parent in parents:
-        here = here.setdefault(parent, {})
+        here[parent] = short_form(here.get(parent)) if parent in ("judge", "task") else here.get(parent)
+        if here[parent] is None:
+            here[parent] = {}
+        here = here[parent]
         if not isinstance(here, dict):
             raise ConfigError(f"--set {dotted}: '{parent}' is not a section")
     here[leaf] = value
@@ -300,11 +303,24 @@ IDLE = {
 """A switch and its value, and the options of the same section that then have no effect."""
 
 
+SAMPLED = {"sampled_questions", "samples"}
+"""Options of the evaluation by execution alone."""
+
+
 def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
     """The file's own options that an override made idle; what the override sets itself stays, to be refused.
 
     An objective on the command line also takes its own beta, unless one is given with it: scales differ.
     """
+    chosen = content.get("task")
+    if (
+        isinstance(chosen, dict)
+        and {"task", "task.name"} & set(overrides)
+        and isinstance(content.get("evaluation"), dict)
+    ):
+        idle = {"judge"} if chosen.get("name", "nba-sql") == "nba-sql" else SAMPLED
+        for option in idle - {key.removeprefix("evaluation.") for key in overrides}:
+            content["evaluation"].pop(option, None)
     for (switch, value), options in IDLE.items():
         section = content.get(switch.split(".")[0])
         if overrides.get(switch) == value and isinstance(section, dict):
@@ -325,14 +341,22 @@ def _without_effect(recipe: Recipe) -> list[str]:
     training = recipe.training
     if training.label_scale is not None and training.label_smoothing:
         findings.append("training.label_smoothing: has no effect beside training.label_scale; choose one")
+    if recipe.policy.dtype == "nf4":
+        if recipe.training.method != "qlora":
+            findings.append(f"training.method: policy.dtype=nf4 trains with qlora, not {recipe.training.method}")
+        if recipe.generation.engine == "vllm":
+            findings.append("policy.dtype: nf4 is not for generation.engine=vllm")
+    for place, named in (("judge", recipe.judge), ("evaluation.judge", recipe.evaluation.judge)):
+        findings += [f"{place}.{finding}" for each in with_members(named) for finding in each.without_effect()]
     if recipe.generation.engine == "endpoint" and not recipe.generation.endpoint:
         findings.append("generation.endpoint: name the server's base URL, such as http://localhost:8000/v1")
     task, judge = recipe.task, recipe.judge
     idle = sorted(recipe.evaluation.model_fields_set & idle_in_evaluation(task))
     findings += [f"evaluation.{option}: has no effect with task.name={task.name}" for option in idle]
     if not isinstance(task, NbaTaskConfig):
-        if isinstance(judge, ExecutionConfig):
-            findings.append(f"judge.name: execution runs SQL, which task.name={task.name} does not ask for")
+        for place, named in (("judge", judge), ("evaluation.judge", recipe.evaluation.judge)):
+            if any(isinstance(each, ExecutionConfig) for each in with_members(named)):
+                findings.append(f"{place}.name: execution runs SQL, which task.name={task.name} does not ask for")
     elif recipe.evaluation.sampled_questions > task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
     if isinstance(judge, ExecutionConfig) and not any((judge.correct, judge.valid, judge.reasoning, judge.verbosity)):
@@ -342,7 +366,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
 
 def idle_in_evaluation(task: TaskConfig) -> set[str]:
     """Options of the evaluation that a task does not read: SQL is examined by execution, all else by a judge."""
-    return {"judge"} if isinstance(task, NbaTaskConfig) else {"sampled_questions", "samples"}
+    return {"judge"} if isinstance(task, NbaTaskConfig) else SAMPLED
 
 
 class _Loader(yaml.SafeLoader):

@@ -48,6 +48,11 @@ class Verdict:
     scores: tuple[dict[str, float], dict[str, float]]
     """Score and objectives of a and of b."""
 
+    @property
+    def cluster(self) -> str:
+        """What is resampled together: prompts of one template say less than as many others."""
+        return str(self.prompt.meta.get("template") or self.prompt.id)
+
 
 def verdicts(
     prompts: Sequence[Prompt],
@@ -120,10 +125,13 @@ def _sigmoid(value: float) -> float:
 
 
 def judged_figures(
-    found: Sequence[Verdict], judgements: Sequence[Judgement], *, seed: int, draws: int
+    found: Sequence[Verdict], judgements: Sequence[Judgement], *, seed: int, draws: int, one_tokenizer: bool = True
 ) -> dict[str, Any]:
     """All figures of a judged comparison, a JSON object. Rates are of b over a, 0..1, ties half; intervals are 95%,
-    over resampled prompts, and None with fewer than two.
+    over resampled prompts (or templates, where prompts have one), and None with fewer than two.
+
+    Args:
+        one_tokenizer: whether both sides count tokens alike; else lengths are compared in words.
 
     Returns:
         ``win_rate``; ``length_controlled`` (as if both answers had the same length; None where too few were judged);
@@ -133,7 +141,7 @@ def judged_figures(
     """
     judged = [verdict for verdict in found if verdict.winner != "unscored"]
     wins = [WIN_OF_B[verdict.winner] for verdict in judged]
-    ids = [verdict.prompt.id for verdict in judged]
+    ids = [verdict.cluster for verdict in judged]
     return {
         "kind": "judged",
         "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
@@ -141,7 +149,7 @@ def judged_figures(
         "prompts": len(found),
         "win_rate": {**_counts(found), **_interval(wins, ids, seed, draws)},
         "length_controlled": _length_controlled(judged, wins, seed, draws),
-        "verbosity": _verbosity(found, judged, seed, draws),
+        "verbosity": _verbosity(found, judged, seed, draws, one_tokenizer),
         "objectives": _objectives(found, seed, draws),
         "distinct": {
             str(n): {side: distinct_n([word_tokens(getattr(v, side).text) for v in found], n) for side in ("a", "b")}
@@ -184,8 +192,8 @@ def _counts(found: Sequence[Verdict]) -> dict[str, int]:
 def _interval(values: Sequence[float], ids: Sequence[str], seed: int, draws: int) -> dict[str, Any]:
     if not values:
         return {"rate": None, "ci_low": None, "ci_high": None, "n": 0}
-    if len(values) < 2:
-        return {"rate": values[0], "ci_low": None, "ci_high": None, "n": 1}
+    if len(set(ids)) < 2:
+        return {"rate": sum(values) / len(values), "ci_low": None, "ci_high": None, "n": len(values)}
     found = clustered_mean_interval(values, ids, draws=draws, seed=seed, bounds=SHARE)
     return {"rate": found.estimate, "ci_low": found.low, "ci_high": found.high, "n": len(values)}
 
@@ -194,13 +202,13 @@ def _length_controlled(
     judged: Sequence[Verdict], wins: Sequence[float], seed: int, draws: int
 ) -> dict[str, Any] | None:
     """The rate as if both answers had the same length; None with too few prompts, or nothing to fit."""
-    if len(judged) < FEWEST:
+    if len({verdict.cluster for verdict in judged}) < FEWEST:
         return None
     found = length_controlled_win_rate(
         wins,
         [len(verdict.b.text) for verdict in judged],
         [len(verdict.a.text) for verdict in judged],
-        [verdict.prompt.id for verdict in judged],
+        [verdict.cluster for verdict in judged],
         seed=seed,
         draws=min(draws, 1_000),
     )
@@ -216,8 +224,10 @@ def _length_controlled(
     }
 
 
-def _verbosity(found: Sequence[Verdict], judged: Sequence[Verdict], seed: int, draws: int) -> dict[str, Any]:
-    known = all(v.a.token_ids and v.b.token_ids for v in found)
+def _verbosity(
+    found: Sequence[Verdict], judged: Sequence[Verdict], seed: int, draws: int, one_tokenizer: bool
+) -> dict[str, Any]:
+    known = one_tokenizer and all(v.a.token_ids and v.b.token_ids for v in found)
     count = token_count if known else lambda completion: max(1, len(completion.text.split()))
     before, after = ([float(count(getattr(v, side))) for v in found] for side in ("a", "b"))
     longer = [
@@ -235,8 +245,8 @@ def _verbosity(found: Sequence[Verdict], judged: Sequence[Verdict], seed: int, d
         "longer_wins": sum(longer) / len(longer) if longer else None,
         "longer_wins_n": len(longer),
     }
-    if len(found) > 1:
-        ratio = ratio_interval(after, before, [v.prompt.id for v in found], draws=draws, seed=seed)
+    if len({v.cluster for v in found}) > 1:
+        ratio = ratio_interval(after, before, [v.cluster for v in found], draws=draws, seed=seed)
         figures |= {"length_ratio": ratio.estimate, "ci_low": ratio.low, "ci_high": ratio.high}
     return figures
 
@@ -245,8 +255,8 @@ def _objectives(found: Sequence[Verdict], seed: int, draws: int) -> dict[str, An
     names = dict.fromkeys(name for verdict in found for side in verdict.scores for name in side)
     figures = {}
     for name in names:
-        both = [(v.scores[0][name], v.scores[1][name], v.prompt.id) for v in found if all(name in s for s in v.scores)]
-        if len(both) < 2:
+        both = [(v.scores[0][name], v.scores[1][name], v.cluster) for v in found if all(name in s for s in v.scores)]
+        if len({cluster for *_, cluster in both}) < 2:
             continue
         before, after, ids = zip(*both, strict=True)
         change = paired_bootstrap(before, after, ids, draws=draws, seed=seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,15 +10,18 @@ from prefloop.maths.statistics import SHARE, clustered_mean_interval
 from prefloop.records import Judgement
 
 
-def label_gap(labels: Sequence[Judgement], execution: Sequence[Judgement]) -> dict[str, Any]:
+def label_gap(
+    labels: Sequence[Judgement], execution: Sequence[Judgement], templates: Mapping[str, str]
+) -> dict[str, Any]:
     """Pairwise accuracy of a judge against execution, and what its favourite answers are worth.
 
     Args:
         labels, execution: ``score`` judgements of the same completions.
+        templates: by prompt id, what the interval is clustered by; a prompt without one is a cluster of its own.
 
     Returns:
         ``pairwise_accuracy``: of all pairs of a prompt's answers of which exactly one is correct, the share in which
-        the judge scores that one higher (a tie counts half), with ``n`` and its interval clustered by prompt.
+        the judge scores that one higher (a tie counts half), with ``n`` and its interval clustered by template.
         ``best_correct``: share of prompts whose best-scored answer is correct (of ties, a random one), and
         ``best_possible``: share that has a correct answer at all. ``unscored``: answers without a score of the judge.
     """
@@ -38,7 +41,7 @@ def label_gap(labels: Sequence[Judgement], execution: Sequence[Judgement]) -> di
             if right_a != right_b:
                 better, worse = (a, b) if right_a > right_b else (b, a)
                 wins.append((better > worse) + 0.5 * (better == worse))
-                clusters.append(prompt_id)
+                clusters.append(templates.get(prompt_id, prompt_id))
         if scored:
             top = max(score for score, _ in scored.values())
             tied = [right for score, right in scored.values() if score == top]

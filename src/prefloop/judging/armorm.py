@@ -98,7 +98,13 @@ class ArmoRMJudge:
         if self._model is None:
             raise JudgeError(f"{self.name} is not open: use it in a with statement")
         return judge_chunks(
-            self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self.name,
+            self._judge_chunk,
+            prompts,
+            completions,
+            per_chunk=PROMPTS_PER_CHUNK,
+            journal=journal,
+            label=label,
         )
 
     def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:

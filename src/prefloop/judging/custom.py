@@ -33,7 +33,9 @@ class CustomJudge:
     def __init__(self, config: CustomConfig) -> None:
         self._function = load_function(config.function, GROUP)
         self._options = config.options
-        self.name = f"{config.function}@{content_id(source_of(self._function), config.options)[:8]}"
+        self.name = (
+            f"{config.function}@{content_id(source_of(self._function), repr(sorted(config.options.items())))[:8]}"
+        )
 
     def __enter__(self) -> CustomJudge:
         return self
@@ -55,7 +57,13 @@ class CustomJudge:
             JudgeError: the function scored nothing at all; carries its first error.
         """
         judged = judge_chunks(
-            self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self.name,
+            self._judge_chunk,
+            prompts,
+            completions,
+            per_chunk=PROMPTS_PER_CHUNK,
+            journal=journal,
+            label=label,
         )
         if judged and all(judgement.value is None for judgement in judged):
             raise JudgeError(f"{self.name} scored none of {len(judged):,} answers; first: {judged[0].raw['error']}")

@@ -90,7 +90,12 @@ def _combined(
     known = {name: {a.id: scores[a.id] for a in answers if a.id in scores} for name, (_, scores) in named.items()}
     found = []
     for answer in answers:
-        ranks = {name: _rank(answer.id, scores) for name, scores in known.items() if answer.id in scores}
+        # A member that could score one answer of several says nothing of its rank.
+        ranks = {
+            name: _rank(answer.id, scores)
+            for name, scores in known.items()
+            if answer.id in scores and (len(scores) > 1 or len(answers) == 1)
+        }
         total = sum(named[name][0] for name in ranks)
         value = sum(named[name][0] * rank for name, rank in ranks.items()) / total if total else None
         raw = {"scores": {name: known[name][answer.id] for name in ranks}}

@@ -70,6 +70,7 @@ class ExecutionJudge:
         gold_limits = Limits(opcodes=config.opcodes, rows=GOLD_ROWS, result_bytes=GOLD_BYTES)
         workers = config.workers or _cores()
         self._count = len(databases)
+        self._identity = content_id(NAME, [database.stem for database in databases], config.model_dump())
         self._weights = {name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")}
         self._answers = SandboxPool(databases, workers, limits)
         self._golds = SandboxPool(databases, workers, gold_limits)  # a prediction never shares a connection with a gold
@@ -108,7 +109,13 @@ class ExecutionJudge:
                 "answers with that query's result"
             )
         judged = judge_chunks(
-            self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self._identity,
+            self._judge_chunk,
+            prompts,
+            completions,
+            per_chunk=PROMPTS_PER_CHUNK,
+            journal=journal,
+            label=label,
         )
         found = {judgement.completion_ids[0]: judgement for judgement in judged}
         return [found[completion.id] for completion in completions]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from prefloop.progress import progress
-from prefloop.records import Completion, Judgement, Prompt
+from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.journal import Journal
 
 Answered = tuple[Prompt, list[Completion]]
@@ -49,6 +49,7 @@ class Judge(Protocol):
 
 
 def judge_chunks(
+    judge: str,
     judge_chunk: Callable[[list[Answered]], list[Judgement]],
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
@@ -57,16 +58,17 @@ def judge_chunks(
     journal: Journal | None,
     label: str,
 ) -> list[Judgement]:
-    """Judgements of all prompts that have answers, `per_chunk` prompts at a time, keyed by position.
+    """Judgements of all prompts that have answers, `per_chunk` prompts at a time.
 
     Args:
+        judge: identity of all that decides a verdict; a journal's work of another judge is not taken up.
         judge_chunk: judgements of some prompts' answers, in their order.
-        journal: of exactly these inputs and this judge; whoever opens it sees to that.
+        journal: keeps chunks by content. Those of which nothing could be judged are tried again.
     """
     done = journal.entries() if journal else {}
     found: list[Judgement] = []
     asked = answered(prompts, completions)
-    chunks = [(f"{start:06}", asked[start : start + per_chunk]) for start in range(0, len(asked), per_chunk)]
+    chunks = [(_key(judge, chunk), chunk) for chunk in batched(asked, per_chunk)]
     known = sum(len(answers) for key, chunk in chunks if key in done for _, answers in chunk)
     with progress(label, sum(len(a) for _, chunk in chunks for _, a in chunk), "answers", done=known) as advance:
         for key, chunk in chunks:
@@ -74,7 +76,7 @@ def judge_chunks(
                 found += [_from_json(row) for row in done[key]]
                 continue
             judged = judge_chunk(chunk)
-            if journal:
+            if journal and any(judgement.value is not None for judgement in judged):
                 journal.append(key, [asdict(judgement) for judgement in judged])
             advance(sum(len(answers) for _, answers in chunk))
             found += judged
@@ -87,6 +89,16 @@ def answered(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> li
     for completion in completions:
         groups.setdefault(completion.prompt_id, []).append(completion)
     return [(prompt, groups[prompt.id]) for prompt in prompts if prompt.id in groups]
+
+
+def batched(asked: Sequence[Answered], size: int) -> list[list[Answered]]:
+    """Consecutive chunks."""
+    return [list(asked[start : start + size]) for start in range(0, len(asked), size)]
+
+
+def _key(judge: str, chunk: Sequence[Answered]) -> str:
+    content = [[asdict(prompt), [[a.id, a.text] for a in answers]] for prompt, answers in chunk]
+    return content_id(judge, repr(content))  # as Python writes it: texts may hold what UTF-8 cannot
 
 
 def _from_json(row: dict[str, Any]) -> Judgement:

@@ -22,7 +22,7 @@ from prefloop.errors import JudgeError, ModelError
 from prefloop.judging.groups import Answered, judge_chunks
 from prefloop.models.load import model_folder
 from prefloop.models.pairrm import PairRM, Segment, Triple, load_pairrm
-from prefloop.records import Completion, Judgement, Message, Prompt
+from prefloop.records import Completion, Judgement, Message, Prompt, content_id
 from prefloop.store.journal import Journal
 
 PROMPTS_PER_CHUNK = 32
@@ -85,8 +85,18 @@ class PairRMJudge:
             JudgeError: not entered, or the device's memory does not suffice.
         """
         return judge_chunks(
-            self._judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self._identity,
+            self._judge_chunk,
+            prompts,
+            completions,
+            per_chunk=PROMPTS_PER_CHUNK,
+            journal=journal,
+            label=label,
         )
+
+    @property
+    def _identity(self) -> str:
+        return content_id(self.name, self._model.hash if self._model else None, self._config.dtype)
 
     def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         if self._model is None:

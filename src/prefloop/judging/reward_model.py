@@ -99,7 +99,7 @@ class RewardModelJudge:
             return judge_conversations(chunk, self.name, self._encode, scorer)
 
         return judge_chunks(
-            judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self.name, judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
         )
 
     def _encode(self, messages: Sequence[Message], answer: str) -> Conversation:

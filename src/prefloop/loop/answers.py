@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
@@ -44,9 +45,11 @@ def sample_candidates(recipe: Recipe, policy: Policy, prompts: Sequence[Prompt],
     found = _of_the_policy(recipe, policy, prompts, sampling, journal)
     for name in settings.others:
         other = load_policy(name, dtype=recipe.policy.dtype, device=recipe.policy.device)
-        found += generate_completions(
+        written = generate_completions(
             other, prompts, sampling, seed=recipe.seed, journal=journal, label=f"generate {name}"
         )
+        # Another model's token ids mean nothing to the policy: training encodes the text.
+        found += [replace(completion, token_ids=(), logprobs=()) for completion in written]
     return found
 
 

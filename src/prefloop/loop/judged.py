@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated
 from prefloop.models.load import Policy
-from prefloop.records import Completion, Judgement, Prompt
+from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.files import write_text
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
+from prefloop.store.tables import read_records
 
 Sides = tuple[Sequence[Completion], Sequence[Completion]]
 
@@ -43,13 +45,33 @@ def compared(
 ) -> tuple[list[Verdict], list[Judgement]]:
     """Verdicts on both sides' answers, and the judgements behind them (``evaluation/judgements.parquet``)."""
 
+    # One model's answers in two number types have the same ids: they do not depend on the text.
+    a, b = ([replace(c, id=content_id(name, c.id)) for c in side] for name, side in zip("ab", sides, strict=True))
+    texts = {c.prompt_id: c.text.strip() for c in a}
+
     def compute(journal: Journal) -> list[Judgement]:
-        distinct = {completion.id: completion for side in sides for completion in side}
+        differing = {c.prompt_id for c in b if texts.get(c.prompt_id) != c.text.strip()}  # the same text needs no judge
+        asked = [completion for completion in (*a, *b) if completion.prompt_id in differing]
+        if not asked:
+            return []
         with open_judge(config) as judge:
-            return judge.judge(prompts, list(distinct.values()), journal=journal, label="compare")
+            return judge.judge(prompts, asked, journal=journal, label="compare")
 
     judgements = folder.records("evaluation/judgements.parquet", Judgement, compute)
-    return verdicts(prompts, *sides, judgements), judgements
+    return verdicts(prompts, a, b, judgements), judgements
+
+
+def judged_run(root: Path) -> list[Verdict]:
+    """The verdicts of a finished run, read again."""
+    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
+    sides = (
+        [
+            replace(c, id=content_id(name, c.id))
+            for c in read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
+        ]
+        for name, side in (("a", "before"), ("b", "after"))
+    )
+    return verdicts(prompts, *sides, read_records(root / "evaluation" / "judgements.parquet", Judgement))
 
 
 def write_reading_page(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import Recipe
+from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
 from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
@@ -51,7 +52,11 @@ def run_recipe(
     out = Path(out)
     identity = {"recipe": recipe.settings, "seeds": seeds, "baselines": baselines}
     identity["policy"] = base_lineage(recipe.policy.model).id
-    open_judge(recipe.judge)  # what is wrong with it is said before anything is computed
+    if baselines and not isinstance(recipe.task, NbaTaskConfig):
+        raise ConfigError(f"--baselines are measured by execution, which task.name={recipe.task.name} does not ask for")
+    for judge in (recipe.judge, recipe.evaluation.judge):
+        if judge is not None:
+            open_judge(judge)  # what is wrong with it is said before anything is computed
     with RunFolder.open(out, identity, resume, overwrite) as folder:
         found: dict[str, Any] = (
             folder.document("evaluation.json", dict) if folder.finished else _run(recipe, folder, seeds, baselines)

@@ -71,7 +71,7 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
         model_folder(recipe.policy.model)
     train, test = _prompts(recipe)
     k, training, settings = recipe.generation.k, recipe.training, recipe.evaluation
-    sampled = train * k
+    sampled = train * k * (1 + len(recipe.generation.others))
     tested = 2 * test
     if isinstance(recipe.task, NbaTaskConfig):
         tested += 2 * settings.sampled_questions * settings.samples
@@ -90,8 +90,8 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
     )
     return Plan(
         questions=None if isinstance(recipe.task, CustomTaskConfig) else train + test,
-        training_answers=sampled,
-        test_answers=tested,
+        training_answers=sampled * seeds,
+        test_answers=tested * seeds,
         most_pairs=pairs,
         training_steps=-(-pairs * training.epochs // training.batch_pairs) * seeds * (2 if baselines else 1),
         seconds=round(seconds) * seeds if embedded else None,

@@ -21,6 +21,9 @@ COMPUTE_SHARE = 0.3
 BANDWIDTH_SHARE = {"float32": 0.5, "bfloat16": 0.5, "float16": 0.5, "nf4": 0.15}
 """Of a GPU's peak that such work reaches; assumed. 4-bit weights are unpacked again at every step."""
 
+JUDGE_GB = {"pairrm": 1.8, "armorm": 15.0}
+"""Weights of the judges whose size is known, in the recipe's default number types."""
+
 PROMPT_TOKENS = 150
 ROWS = 32
 """Answers sampled side by side; assumed."""
@@ -54,7 +57,7 @@ class ModelPlan:
     """Where the number of parameters comes from."""
     download_gb: float | None
     memory_gb: float | None
-    """While training, the largest part."""
+    """While training, or while judging with the policy before and after in memory, whichever is more."""
     minutes: dict[str, float | None]
     """By GPU; None where it does not fit."""
 
@@ -65,7 +68,7 @@ class ModelPlan:
         rows = [
             ("policy", f"{self.name}, {self.parameters / 1e9:.2f}B parameters ({self.source})"),
             ("to fetch, unless cached", f"about {self.download_gb:.1f} GB"),
-            ("memory while training", f"about {self.memory_gb:.1f} GB, computed"),
+            ("memory, the largest stage", f"about {self.memory_gb:.1f} GB, computed"),
         ]
         for gpu, minutes in self.minutes.items():
             told = "does not fit" if minutes is None else f"about {max(minutes, 1):.0f} min, computed"
@@ -117,6 +120,11 @@ def _config(name: str) -> Any:
 
 
 def _memory_gb(recipe: Recipe, parameters: int) -> float:
+    judging = 2 * parameters * BYTES[recipe.policy.dtype] / 1e9 + JUDGE_GB.get(recipe.judge.name, 0.0) + 1
+    return max(_training_gb(recipe, parameters), judging)
+
+
+def _training_gb(recipe: Recipe, parameters: int) -> float:
     """Weights as loaded, what training adds, and activations of one pass (about 100 kB per token and √(billion))."""
     own = parameters * BYTES[recipe.policy.dtype]
     training = recipe.training

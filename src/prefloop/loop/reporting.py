@@ -81,16 +81,9 @@ def report_run(root: Path, out: Path) -> Path:
 
 def _reading_page(root: Path, out: Path, name: str, evaluation: dict[str, Any]) -> Path:
     """Of a run whose task no execution examines: both answers to every unseen prompt, and who won."""
-    from prefloop.evaluation.judged import verdicts
-    from prefloop.loop.judged import write_reading_page
+    from prefloop.loop.judged import judged_run, write_reading_page
 
-    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
-    before, after = (
-        read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
-        for side in ("before", "after")
-    )
-    judgements = read_records(root / "evaluation" / "judgements.parquet", Judgement)
-    found = verdicts(prompts, before, after, judgements)
+    found = judged_run(root)
     write_reading_page(out, found, evaluation, ("original", "tuned"), name)
     return out
 

@@ -91,7 +91,8 @@ def _labels(
             Judgement,
             lambda journal: execution.judge(prompts, completions, journal=journal, label="check labels"),
         )
-        folder.document("stages/label-gap.json", lambda: label_gap(labels, checked))
+        templates = {prompt.id: prompt.meta["template"] for prompt in prompts}
+        folder.document("stages/label-gap.json", lambda: label_gap(labels, checked, templates))
     return labels
 
 

@@ -32,11 +32,24 @@ def show_run(root: Path) -> None:
         print(f"\n{len(frame)} unseen prompts, original and tuned answer:\n")
     else:
         print_figures(evaluation)
+        _print_label_gap(root / "stages" / "label-gap.json")
         print(
             f"\n{len(frame)} questions from unseen templates, original and tuned answer (drawn by seed, not picked):\n"
         )
     print(frame_text(frame))
     print(f"\nEverything is in {root}/ ; open {root / 'report.html'} in a browser.")
+
+
+def _print_label_gap(path: Path) -> None:
+    """How far the labels agreed with execution, where another judge labelled."""
+    gap = read_json(path) if path.is_file() else None
+    if gap and gap["pairwise_accuracy"] is not None:
+        share, low, high = (100 * gap[name] for name in ("pairwise_accuracy", "ci_low", "ci_high"))
+        print(
+            f"The labels put the right answer above the wrong one in {share:.1f}% [{low:.1f}, {high:.1f}] of "
+            f"{gap['n']:,} pairs of training answers; their favourite is right for {100 * gap['best_correct']:.1f}% of "
+            f"the questions ({100 * gap['best_possible']:.1f}% have a right answer)."
+        )
 
 
 def _print_judged(evaluation: Mapping[str, Any]) -> None:
@@ -52,15 +65,9 @@ def _judged_frame(root: Path, count: int) -> pd.DataFrame:
     """Unseen prompts of a judged run: ``instruction``, ``original completion``, ``tuned completion``, ``better``."""
     import pandas as pd
 
-    from prefloop.evaluation.judged import verdicts
     from prefloop.evaluation.tables import question
+    from prefloop.loop.judged import judged_run
 
-    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
-    before, after = (
-        read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
-        for side in ("before", "after")
-    )
-    judgements = read_records(root / "evaluation" / "judgements.parquet", Judgement)
     better = {"a": "original", "b": "tuned", "tie": "tie", "unscored": "unscored"}
     rows = [
         {
@@ -69,7 +76,7 @@ def _judged_frame(root: Path, count: int) -> pd.DataFrame:
             "tuned completion": verdict.b.text,
             "better": better[verdict.winner],
         }
-        for verdict in verdicts(prompts, before, after, judgements)[:count]
+        for verdict in judged_run(root)[:count]
     ]
     return pd.DataFrame(rows, dtype=object)
 

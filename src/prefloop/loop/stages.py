@@ -22,7 +22,7 @@ from prefloop.loop.software import versions
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
-from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
+from prefloop.records import Completion, Judgement, Message, Preference, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder, file_hash, unused
 from prefloop.store.journal import FileJournal
@@ -271,7 +271,20 @@ def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{path}, line {number}: not valid JSON ({error})") from error
-    prompt = row.get("prompt") if isinstance(row, dict) else None
+    messages = messages_of(row.get("prompt") if isinstance(row, dict) else None, f"{path}, line {number}")
+    meta = row.get("meta") or {}
+    for key, kinds in META.items():
+        if not isinstance(meta, dict) or not isinstance(meta.get(key), kinds | None):
+            raise DataError(f"{path}, line {number}: meta.{key} must be {kinds.__name__}, and meta an object")
+    return Prompt.create(messages, str(row.get("task", "custom")), str(row.get("split", "train")), meta)
+
+
+def messages_of(prompt: Any, place: str) -> tuple[Message, ...]:
+    """A prompt that is text or a list of messages, as messages.
+
+    Raises:
+        DataError: it is neither; names the place.
+    """
     if isinstance(prompt, str) and prompt.strip():
         prompt = [{"role": "user", "content": prompt}]
     valid = (
@@ -282,13 +295,8 @@ def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
         )
     )
     if not valid:
-        raise DataError(f"{path}, line {number}: 'prompt' must be text or a list of messages with role and content")
-    messages = tuple({"role": m["role"], "content": m["content"]} for m in prompt)
-    meta = row.get("meta") or {}
-    for key, kinds in META.items():
-        if not isinstance(meta, dict) or not isinstance(meta.get(key), kinds | None):
-            raise DataError(f"{path}, line {number}: meta.{key} must be {kinds.__name__}, and meta an object")
-    return Prompt.create(messages, str(row.get("task", "custom")), str(row.get("split", "train")), meta)
+        raise DataError(f"{place}: 'prompt' must be text or a list of messages with role and content")
+    return tuple({"role": m["role"], "content": m["content"]} for m in prompt)
 
 
 def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,9 @@ def _custom(recipe: Recipe, task: CustomTaskConfig) -> Asked:
         raise ConfigError(
             f"{task.function} returned a {type(wrong).__name__}: it must return prefloop's Prompt records"
         )
+    twice = sorted(i for i, count in Counter(prompt.id for prompt in prompts).items() if count > 1)
+    if twice:
+        raise DataError(f"{task.function} gave prompt {twice[0]} twice: a prompt has one place in one split")
     counts = {split: sum(prompt.split == split for prompt in prompts) for split in ("train", "test")}
     if not all(counts.values()):
         raise DataError(

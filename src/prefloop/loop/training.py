@@ -139,7 +139,9 @@ def _work(out: Path, identity: Any) -> Iterator[Path]:
     unused(out)
     yield out.with_name(f".{out.name}.{content_id(identity)}.work")
     if main_process():
-        for work in out.parent.glob(f".{escape(out.name)}.*.work"):  # other settings left theirs and cannot go on
+        for work in out.parent.glob(
+            f".{escape(out.name)}.{'[0-9a-f]' * 20}.work"
+        ):  # other settings cannot go on, either
             shutil.rmtree(work, ignore_errors=True)
 
 

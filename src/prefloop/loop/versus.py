@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from prefloop.config.judges import ExecutionConfig, JudgeConfig
 from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError
 from prefloop.judging.open import open_judge
-from prefloop.loop.stages import read_prompts
+from prefloop.loop.stages import messages_of, read_prompts
 from prefloop.progress import note
-from prefloop.records import Completion, Prompt, content_id
+from prefloop.records import Completion, Prompt, canonical_json, content_id
 from prefloop.store.files import file_hash, read_json
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
@@ -86,16 +86,18 @@ def compare_sides(
         answers = [
             _answers(folder, side, letter, asked, settings, seed) for letter, side in zip("ab", sides, strict=True)
         ]
-        common = {c.prompt_id for c in answers[0]} & {c.prompt_id for c in answers[1]}
+        common = {p.id for p in asked} & {c.prompt_id for c in answers[0]} & {c.prompt_id for c in answers[1]}
         if not common:
-            raise DataError(f"{a} and {b} answered no prompt in common: give answers to the same prompts")
+            raise DataError(
+                f"{a} and {b} answered no prompt in common, of those asked: give answers to the same prompts"
+            )
         if len(common) < len(asked):
             note(f"{len(common):,} of {len(asked):,} prompts were answered by both sides; the others are left out")
         kept = [prompt for prompt in asked if prompt.id in common]
         chosen = tuple([c for c in side if c.prompt_id in common] for side in answers)
         found, judgements = compared(folder, kept, (chosen[0], chosen[1]), judge)
         figures: dict[str, Any] = folder.document(
-            "evaluation.json", lambda: judged_figures(found, judgements, seed=seed, draws=draws)
+            "evaluation.json", lambda: judged_figures(found, judgements, seed=seed, draws=draws, one_tokenizer=False)
         )
         write_reading_page(folder.path("report.html"), found, figures, (sides[0].name, sides[1].name), f"{a} and {b}")
         folder.finish({"schema": 1, **identity})
@@ -153,7 +155,11 @@ def _answers(
         if side.path is None:
             return _written(side, prompts, writing, seed, journal)
         if side.path.suffix == ".jsonl":
-            return [completion for _, completion in _lines(side.path)]
+            known = {
+                canonical_json(list(prompt.messages)): prompt.id for prompt in prompts
+            }  # whatever task they are of
+            found = [(canonical_json(list(prompt.messages)), completion) for prompt, completion in _lines(side.path)]
+            return [replace(completion, prompt_id=known[said]) for said, completion in found if said in known]
         return _first_of_each(read_records(side.path, Completion))
 
     return folder.records(f"{letter}-completions.parquet", Completion, compute)
@@ -161,8 +167,12 @@ def _answers(
 
 def _written(side: Side, prompts: Sequence[Prompt], writing: Writing, seed: int, journal: Journal) -> list[Completion]:
     from prefloop.generation.generate import generate_completions
+    from prefloop.models.lineage import LINEAGE_FILE
     from prefloop.models.load import load_policy
 
+    recorded = side.adapter / LINEAGE_FILE if side.adapter else None
+    if recorded and recorded.is_file() and read_json(recorded).get("method") == "qlora" and writing.dtype != "nf4":
+        note(f"{side.name} learned on 4-bit weights: --dtype nf4 shows it as it was trained")
     policy = load_policy(side.model, side.adapter, writing.dtype, writing.device)
     greedy = Sampling(k=1, greedy=True, max_new_tokens=writing.max_new_tokens)
     return generate_completions(policy, prompts, greedy, seed=seed, journal=journal, label=f"generate {side.name}")
@@ -193,9 +203,9 @@ def _lines(path: Path) -> list[tuple[Prompt, Completion]]:
             raise DataError(f"{path}, line {number}: not valid JSON ({error})") from error
         asked = row.get("prompt", row.get("instruction")) if isinstance(row, dict) else None
         text = next((row[key] for key in ANSWER_KEYS if isinstance(row.get(key), str)), None) if asked else None
-        if text is None or not isinstance(asked, str | list):
+        if text is None:
             raise DataError(f"{path}, line {number}: give 'prompt' (text or messages) and 'answer' (text)")
-        messages = ({"role": "user", "content": asked},) if isinstance(asked, str) else tuple(asked)
+        messages = messages_of(asked, f"{path}, line {number}")
         prompt = Prompt.create(messages, "custom", "test", {"category": str(row.get("category") or "")})
         if prompt.id in found:
             raise DataError(f"{path}, line {number}: this prompt was answered before in the file; remove one")

@@ -239,7 +239,7 @@ def _update(engine: Engine, job: Job, step: int, rate: float, config: Optimisati
 @torch.no_grad()
 def _held_out(engine: Engine, job: Job, cursor: Cursor) -> Figures:
     found = _computed(engine, job, cursor, job.held_out)
-    return {f"{HELD_OUT}{name}": value for name, value in found.items() if name != "padding"}
+    return {f"{HELD_OUT}{name}": value for name, value in found.items() if name != "padding" and math.isfinite(value)}
 
 
 def best_step(history: Sequence[Figures]) -> int | None:

@@ -18,6 +18,8 @@ from prefloop.tasks.instructions.rows import BadRow, BadRowError, read_rows
 from prefloop.tasks.instructions.sources import Source, open_source
 
 TASK = "instructions"
+TEST_SEED = 90_210
+"""The test prompts are the same for every seed."""
 LONG = 32_000
 """Characters from which a prompt is counted as long: about 8,000 tokens. It is kept."""
 
@@ -50,6 +52,7 @@ class _Pool:
 def instruction_prompts(source: str, *, train: int, test: int, seed: int, turns: Turns = "first") -> InstructionSet:
     """Draw prompts: the test split first, from the source's own where it has one, then others for training.
 
+    The test split is the same for every seed.
     A prompt's place in the draw is a hash of seed and content: rows in another order give the same prompts, and a
     larger number gives the same ones and more.
 
@@ -67,7 +70,7 @@ def instruction_prompts(source: str, *, train: int, test: int, seed: int, turns:
     found = open_source(source)
     pools = {split: _read(found, split, turns) for split in found.files}
     held = pools.get("test", pools["train"])
-    chosen = {"test": _drawn(held, test, seed, f"{source} for testing")}
+    chosen = {"test": _drawn(held, test, TEST_SEED, f"{source} for testing")}
     _exclude(pools["train"], pools["test"].questions if "test" in pools else chosen["test"], own_split="test" in pools)
     chosen["train"] = _drawn(pools["train"], train, seed, f"{source} for training")
     prompts = tuple(_in_split(prompt, split) for split in ("train", "test") for prompt in chosen[split].values())
