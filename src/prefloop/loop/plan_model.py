@@ -72,7 +72,8 @@ class ModelPlan:
         ]
         for gpu, minutes in self.minutes.items():
             told = "does not fit" if minutes is None else f"about {max(minutes, 1):.0f} min, computed"
-            rows.append((f"sampling, training on one {gpu}", told))
+            rows.append((f"time on one {gpu}", told))
+        rows.append(("", "(sampling and training; without download and judging)"))
         return "\n".join(f"{name:<30} {value}" for name, value in rows)
 
 
