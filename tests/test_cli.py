@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from prefloop.records import Judgement
+from prefloop.store.tables import read_records
 
 SMALL = (
     "--set task.train_questions=12 --set task.test_questions=20 --set generation.k=4 --set training.epochs=1"
@@ -96,6 +101,14 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [asdict(judgement) for judgement in read_records(path, Judgement)]
+
+
+def correct(row: dict[str, Any]) -> float:
+    return row["objectives"]["correct"]
+
+
 def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
     """Pairs by a function of one's own: the gain is by execution, and beside it how far the labels agree with it."""
     (tmp_path / "my_judges.py").write_text("def shortest(prompt, answers):\n    return [-len(a) for a in answers]\n")
@@ -104,7 +117,13 @@ def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
     assert "execution accuracy" in done.stdout
     gap = json.loads((tmp_path / "r" / "stages" / "label-gap.json").read_text())
     assert gap["prompts"] == 12
-    assert gap["n"] == 0 or 0 <= gap["pairwise_accuracy"] <= 1
+    labels = {r["completion_ids"][0]: r["value"] for r in rows_of(tmp_path / "r" / "judgements.parquet")}
+    right = {r["completion_ids"][0]: r for r in rows_of(tmp_path / "r" / "stages" / "execution-judgements.parquet")}
+    pairs = [(a, b) for a in right.values() for b in right.values() if a["prompt_id"] == b["prompt_id"]]
+    pairs = [(a["completion_ids"][0], b["completion_ids"][0]) for a, b in pairs if correct(a) > correct(b)]
+    wins = [(labels[a] > labels[b]) + 0.5 * (labels[a] == labels[b]) for a, b in pairs]
+    assert gap["n"] == len(pairs) > 0
+    assert gap["pairwise_accuracy"] == pytest.approx(sum(wins) / len(wins))
     rows = [
         json.loads(line) for line in (tmp_path / "r" / "preferences" / "preferences.jsonl").read_text().splitlines()
     ]

@@ -194,9 +194,21 @@ def test_only_common_prompts_count(longest: CustomConfig, tmp_path: Path) -> Non
         compare_sides(a, c, tmp_path / "none", longest)
 
 
+def test_a_comparison_can_be_started_over(longest: CustomConfig, tmp_path: Path) -> None:
+    a = lines(tmp_path / "a.jsonl", [{"prompt": "q", "answer": "short"}])
+    same = compare_sides(a, a, tmp_path / "out", longest)
+    assert (same["win_rate"]["ties"], same["power"]["warning"]) == (1, "all 1 prompts tied: no difference to show.")
+    b = lines(tmp_path / "b.jsonl", [{"prompt": "q", "answer": ""}])
+    figures = compare_sides(a, b, tmp_path / "out", longest, overwrite=True)
+    assert (figures["win_rate"]["losses"], figures["verbosity"]["after"]) == (1, 0.0)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"prompt": "q", "answer": "a\\ud800b"}', "line 1: the answer is no Unicode text"),
+        ('{"prompt": "\\ud800", "answer": "x"}', "line 1: 'prompt' must be Unicode text"),
+        ('{"prompt": [1, 2], "answer": "x"}', "line 1: 'prompt' must be Unicode text or a list of messages"),
         ("", "is empty: put one JSON object"),
         ("{", "line 1: not valid JSON"),
         ('{"prompt": "q"}', "line 1: give 'prompt' .* and 'answer'"),

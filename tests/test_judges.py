@@ -17,7 +17,7 @@ from prefloop.config.tasks import CustomTaskConfig, InstructionsConfig, NbaTaskC
 from prefloop.errors import ConfigError, DataError, JudgeError
 from prefloop.evaluation.labels import label_gap
 from prefloop.judging.custom import CustomJudge
-from prefloop.judging.groups import judge_chunks
+from prefloop.judging.groups import altered, judge_chunks, require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.tasks import ask
 from prefloop.records import Completion, Judgement, Prompt
@@ -161,8 +161,9 @@ def test_what_a_function_cannot_judge_stays_unscored(mine: Path) -> None:
     assert why[1] == why[2] == "not a finite number"
     assert why[3:6] == ["RuntimeError: no idea"] * 3
     assert why[6:] == ["ValueError: 1 scores for 3 answers"] * 3
-    with pytest.raises(JudgeError, match="scored none of 9 answers"):
-        CustomJudge(CustomConfig(function="my_judges:silent")).judge(PROMPTS, ANSWERS)
+    with pytest.raises(JudgeError, match="scored none of 9 answers; 9 times: not a finite number"):
+        require_scored(CustomJudge(CustomConfig(function="my_judges:silent")).judge(PROMPTS, ANSWERS))
+    require_scored(found)
 
 
 @pytest.mark.parametrize(
@@ -316,3 +317,14 @@ def test_the_documented_judge_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert [j.value for j in judge.judge(PROMPTS[:1], [*ANSWERS[:1], long])] == [0, -50]
     (ensemble_section,) = re.findall(r"```yaml\n(judge:\n  name: ensemble.*?)```", page, re.DOTALL)
     assert isinstance(parse_recipe(yaml.safe_load(ensemble_section)).judge, EnsembleConfig)
+
+
+def test_answers_that_a_judge_saw_changed_are_counted() -> None:
+    raws = [
+        {"cut": {"source": 9, "answer": 0}},
+        {"cut": {"answer": 3}, "sanitised": {"answer": 1}},
+        {"markers_replaced": 2},
+        {},
+    ]
+    found = [Judgement.create(str(i), ("a",), "j", "score", 1.0, raw=raw) for i, raw in enumerate(raws)]
+    assert altered(found) == {"answers cut": 1, "answers with markers taken out": 2}

@@ -392,7 +392,7 @@ def figures(**changes: float) -> dict[str, float]:
     [
         (figures(loss=0.9, rewards__margins=0.0), "still at ln 2"),
         (figures(shift__chosen=-12.0, kl=0.1), "lost more than 1 nats per token"),
-        (figures(length__chosen=20.0), "learns length"),
+        (figures(length__chosen=20.0), "length is learned"),
     ],
 )
 def test_alarms_are_raised_once(row: dict[str, float], words: str) -> None:

@@ -28,8 +28,8 @@ def benchmark(
 ) -> None:
     """Check that training cost nothing elsewhere: tasks of lm-evaluation-harness before and after, paired by document.
 
-    Needs pip install 'prefloop[harness]'. Tasks that run what a model wrote are refused. Own tasks are YAML and JSON
-    lines: docs/benchmarks.md.
+    Needs pip install 'prefloop\\[harness]'. Tasks that run what a model wrote are refused. Own tasks are YAML and
+    JSON lines: docs/benchmarks.md.
 
     Examples:
 

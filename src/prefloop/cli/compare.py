@@ -27,6 +27,7 @@ def compare(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier comparison in the folder.")] = False,
     json_: Json = False,
 ) -> None:
     """Compare the answers of two models, runs or files on the same prompts: win rate, length, scores, a page to read.
@@ -46,7 +47,9 @@ def compare(
 
     config = judge_section(judge, overrides(settings))
     writing = Writing(max_new_tokens, dtype, device)
-    figures = compare_sides(a, b, out, config, prompts=prompts, writing=writing, seed=seed, resume=resume)
+    figures = compare_sides(
+        a, b, out, config, prompts=prompts, writing=writing, seed=seed, resume=resume, overwrite=overwrite
+    )
     if json_:
         print_json(figures)
         return

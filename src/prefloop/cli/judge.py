@@ -53,5 +53,5 @@ def judge(
     typer.echo(f"{summary['judgements']:,} judgements of {summary['judge']} in {out}{unscored}")
     for name, value in summary["objectives"].items():
         typer.echo(f"  mean {name:<28} {value:8.4f}")
-    for reason, count in {**summary["statuses"], **summary["why"]}.items():
+    for reason, count in {**summary["statuses"], **summary["altered"], **summary["why"]}.items():
         typer.echo(f"  {reason[:90]:<33} {count:>8,}")

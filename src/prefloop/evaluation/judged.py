@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prefloop.evaluation.metrics import token_count
+from prefloop.judging.groups import altered
 from prefloop.judging.verdicts import consistency
 from prefloop.maths.diversity import distinct_n, word_tokens
 from prefloop.maths.length_control import length_controlled_win_rate
@@ -92,7 +92,9 @@ def _verdict(
     if orders is not None and orders[0] * orders[1] > 0:  # the answer on the same side wins both times
         return Verdict(prompt, a, b, "tie", _sigmoid(right.value - left.value), True, scores)
     winner: Winner = "b" if right.value > left.value else "a" if left.value > right.value else "tie"
-    probability = _sigmoid(right.value - left.value) if orders is not None else None
+    # Differences of a Bradley-Terry reward model are logits, too.
+    logits = orders is not None or left.judge.startswith("reward-model")
+    probability = _sigmoid(right.value - left.value) if logits else None
     return Verdict(prompt, a, b, winner, probability, False, scores)
 
 
@@ -137,7 +139,7 @@ def judged_figures(
         ``win_rate``; ``length_controlled`` (as if both answers had the same length; None where too few were judged);
         ``verbosity`` (tokens, their ratio, and how often the longer answer wins); ``objectives`` before and after;
         ``distinct`` (share of different n-grams); ``by_category``; ``power``; ``agreement``, of the judge with itself
-        (`self_agreement`).
+        (`self_agreement`); ``altered``, answers that the judge did not see as they are.
     """
     judged = [verdict for verdict in found if verdict.winner != "unscored"]
     wins = [WIN_OF_B[verdict.winner] for verdict in judged]
@@ -146,6 +148,7 @@ def judged_figures(
         "kind": "judged",
         "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
         "agreement": self_agreement(judgements),
+        "altered": altered(judgements),
         "prompts": len(found),
         "win_rate": {**_counts(found), **_interval(wins, ids, seed, draws)},
         "length_controlled": _length_controlled(judged, wins, seed, draws),
@@ -228,8 +231,10 @@ def _verbosity(
     found: Sequence[Verdict], judged: Sequence[Verdict], seed: int, draws: int, one_tokenizer: bool
 ) -> dict[str, Any]:
     known = one_tokenizer and all(v.a.token_ids and v.b.token_ids for v in found)
-    count = token_count if known else lambda completion: max(1, len(completion.text.split()))
-    before, after = ([float(count(getattr(v, side))) for v in found] for side in ("a", "b"))
+    before, after = (
+        [len(c.token_ids) if known else len(c.text.split()) for c in (getattr(v, side) for v in found)]
+        for side in ("a", "b")
+    )
     longer = [
         WIN_OF_B[v.winner] if len(v.b.text) > len(v.a.text) else 1 - WIN_OF_B[v.winner]
         for v in judged
@@ -246,7 +251,9 @@ def _verbosity(
         "longer_wins_n": len(longer),
     }
     if len({v.cluster for v in found}) > 1:
-        ratio = ratio_interval(after, before, [v.cluster for v in found], draws=draws, seed=seed)
+        ratio = ratio_interval(
+            [max(1, n) for n in after], [max(1, n) for n in before], [v.cluster for v in found], draws=draws, seed=seed
+        )
         figures |= {"length_ratio": ratio.estimate, "ci_low": ratio.low, "ci_high": ratio.high}
     return figures
 
@@ -283,6 +290,8 @@ def _power(wins: Sequence[float]) -> dict[str, Any]:
     if not wins:
         return {"smallest_win_rate": None, "warning": "no prompt was judged: there is nothing to claim."}
     rate, decided = sum(wins) / len(wins), sum(win != 0.5 for win in wins) / len(wins)
+    if not decided:
+        return {"smallest_win_rate": None, "warning": f"all {len(wins)} prompts tied: no difference to show."}
     least = smallest_win_rate(len(wins), decided)
     if abs(rate - 0.5) >= least - 0.5:
         return {"smallest_win_rate": least, "warning": ""}

@@ -14,7 +14,6 @@ from typing import Any
 
 from prefloop.config.judges import CustomConfig
 from prefloop.config.plugins import load_function, source_of
-from prefloop.errors import JudgeError
 from prefloop.judging.groups import Answered, judge_chunks
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.journal import Journal
@@ -51,12 +50,8 @@ class CustomJudge:
         journal: Journal | None = None,
         label: str = "judge",
     ) -> list[Judgement]:
-        """One ``score`` judgement per completion, by prompt.
-
-        Raises:
-            JudgeError: the function scored nothing at all; carries its first error.
-        """
-        judged = judge_chunks(
+        """One ``score`` judgement per completion, by prompt."""
+        return judge_chunks(
             self.name,
             self._judge_chunk,
             prompts,
@@ -65,9 +60,6 @@ class CustomJudge:
             journal=journal,
             label=label,
         )
-        if judged and all(judgement.value is None for judgement in judged):
-            raise JudgeError(f"{self.name} scored none of {len(judged):,} answers; first: {judged[0].raw['error']}")
-        return judged
 
     def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         found = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from prefloop.errors import JudgeError
 from prefloop.progress import progress
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.journal import Journal
@@ -89,6 +91,27 @@ def answered(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> li
     for completion in completions:
         groups.setdefault(completion.prompt_id, []).append(completion)
     return [(prompt, groups[prompt.id]) for prompt in prompts if prompt.id in groups]
+
+
+def require_scored(judgements: Sequence[Judgement]) -> None:
+    """Stop where a judge could judge nothing at all.
+
+    Raises:
+        JudgeError: carries the commonest reason.
+    """
+    if judgements and all(judgement.value is None for judgement in judgements):
+        reasons = Counter(str(j.raw.get("error") or j.raw.get("status") or "no score") for j in judgements)
+        (reason, count), *_ = reasons.most_common(1)
+        raise JudgeError(f"{judgements[0].judge} scored none of {len(judgements):,} answers; {count:,} times: {reason}")
+
+
+def altered(judgements: Sequence[Judgement]) -> dict[str, int]:
+    """How many answers a judge did not see as they are: cut at its limit, or with its own marker texts taken out."""
+    cut = sum(bool((j.raw.get("cut") or {}).get("answer")) for j in judgements)
+    marked = sum(
+        bool(j.raw.get("markers_replaced") or (j.raw.get("sanitised") or {}).get("answer")) for j in judgements
+    )
+    return {name: count for name, count in (("answers cut", cut), ("answers with markers taken out", marked)) if count}
 
 
 def batched(asked: Sequence[Answered], size: int) -> list[list[Answered]]:

@@ -30,6 +30,7 @@ from prefloop.judging.groups import answered
 from prefloop.judging.prompts import JudgePrompt, conversation
 from prefloop.judging.verdicts import OBJECTIVES, p_both_orders, read_choice, read_objectives, read_score
 from prefloop.models.load import model_folder
+from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.journal import Journal
 
@@ -128,6 +129,8 @@ class LLMJudge:
             replies = self._replies(list(questions.values()), journal, label)
         except ModelError as error:
             raise JudgeError(f"judge {self.name}: {error}") from error
+        if self._client:
+            note(f"{label}: {self._spent(self._client)}")
         judged = self._pairwise if self._config.mode == "pairwise" else self._pointwise
         found: list[Judgement] = []
         for (prompt, answers), group in zip(groups, asked, strict=True):
@@ -136,6 +139,11 @@ class LLMJudge:
             ]
             found += judged(prompt, answers, readings)
         return found
+
+    def _spent(self, client: EndpointClient) -> str:
+        read, written = client.usage.prompt_tokens, client.usage.completion_tokens
+        priced = f", cost {client.cost:,.2f}" if self._config.price_in or self._config.price_out else ""
+        return f"{read:,} tokens read and {written:,} written by {self._config.model}{priced}"
 
     def _questions(self, prompt: Prompt, answers: list[Completion]) -> list[Prompt]:
         """One per answer, or one per ordered pair in the order of `permutations`."""

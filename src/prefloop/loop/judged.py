@@ -11,6 +11,7 @@ from prefloop.config.judges import JudgeConfig
 from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
 from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
+from prefloop.judging.groups import require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated
 from prefloop.models.load import Policy
@@ -19,6 +20,11 @@ from prefloop.store.files import write_text
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records
+
+PEOPLE_LONGER = 0.636
+"""How often people prefer the longer answer (AlpacaEval's annotators): a judge far above it likes length."""
+CATEGORIES = 12
+"""Most categories that a summary shows."""
 
 Sides = tuple[Sequence[Completion], Sequence[Completion]]
 
@@ -55,7 +61,9 @@ def compared(
         if not asked:
             return []
         with open_judge(config) as judge:
-            return judge.judge(prompts, asked, journal=journal, label="compare")
+            found = judge.judge(prompts, asked, journal=journal, label="compare")
+        require_scored(found)
+        return found
 
     judgements = folder.records("evaluation/judgements.parquet", Judgement, compute)
     return verdicts(prompts, a, b, judgements), judgements
@@ -102,7 +110,10 @@ def write_reading_page(
 def summary(figures: Mapping[str, Any], names: tuple[str, str] = ("original", "tuned")) -> list[tuple[str, str]]:
     """The figures in words, label and value, for the terminal and the page."""
     wins, length, verbosity = figures["win_rate"], figures["length_controlled"], figures["verbosity"]
-    rows = [("judge", str(figures["judge"])), ("prompts", f"{figures['prompts']:,}")]
+    rows = [
+        ("judge", figures["judge"] or "not asked: all answers are the same"),
+        ("prompts", f"{figures['prompts']:,}"),
+    ]
     rows += [
         (f"the judge's {name.replace('_', ' ')}", f"{v:.2f}")
         for name, v in figures["agreement"].items()
@@ -115,16 +126,21 @@ def summary(figures: Mapping[str, Any], names: tuple[str, str] = ("original", "t
     counts += [f"{wins['unscored']} unscored"] if wins["unscored"] else []
     rows.append(("verdicts", ", ".join(counts)))
     if length:
-        rows.append(("length-controlled win rate", f"{length['rate']:.1%}{_interval(length, '.1%')}"))
+        of_length = f"; {100 * length['raw_minus_controlled']:+.1f} points of the raw rate are length"
+        rows.append(("length-controlled win rate", f"{length['rate']:.1%}{_interval(length, '.1%')}{of_length}"))
     if verbosity["length_ratio"] is not None:
         spread = _interval(verbosity, ".2f")
         told = f"{verbosity['before']:.0f} and {verbosity['after']:.0f}, ratio {verbosity['length_ratio']:.2f}{spread}"
         rows.append((f"{verbosity['unit']} per answer", told))
     if verbosity["longer_wins"] is not None:
-        rows.append(("the longer answer wins", f"{verbosity['longer_wins']:.0%} of {verbosity['longer_wins_n']}"))
+        told = f"{verbosity['longer_wins']:.0%} of {verbosity['longer_wins_n']} (with people: {PEOPLE_LONGER:.0%})"
+        rows.append(("the longer answer wins", told))
     for name, row in figures["objectives"].items():
         change = f"{row['difference']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
         rows.append((f"mean {name}", f"{row['before']:.3f} and {row['after']:.3f}, {change}"))
+    rows += [(name, f"{count:,}") for name, count in figures["altered"].items()]
+    for category, row in list(figures["by_category"].items())[:CATEGORIES]:
+        rows.append((f"  {category}"[:28], f"{row['wins']} wins, {row['ties']} ties, {row['losses']} losses"))
     distinct = figures["distinct"]
     rows += [
         (f"distinct-{n}", f"{row['a']:.3f} and {row['b']:.3f}") for n, row in distinct.items() if row["a"] and row["b"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefloop.config.recipe import Recipe
 from prefloop.config.tasks import CustomTaskConfig, NbaTaskConfig
+from prefloop.errors import ConfigError
 from prefloop.loop.plan_model import ModelPlan, plan_model
 from prefloop.models.load import is_hub_id, model_folder
 
@@ -69,6 +70,8 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
     """
     if not is_hub_id(recipe.policy.model):
         model_folder(recipe.policy.model)
+    if baselines and not isinstance(recipe.task, NbaTaskConfig):
+        raise ConfigError(f"--baselines are measured by execution, which task.name={recipe.task.name} does not ask for")
     train, test = _prompts(recipe)
     k, training, settings = recipe.generation.k, recipe.training, recipe.evaluation
     sampled = train * k * (1 + len(recipe.generation.others))

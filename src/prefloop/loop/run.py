@@ -18,6 +18,7 @@ from prefloop.config.tasks import NbaTaskConfig
 from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
 from prefloop.evaluation.labels import label_gap
 from prefloop.judging.execution import ExecutionJudge
+from prefloop.judging.groups import require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated, sample_candidates, stage_label
 from prefloop.loop.judged import judged_evaluation
@@ -49,6 +50,9 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     The order is fixed and each stage reads its inputs from the folder, so a run killed anywhere goes on with
     the first file that is missing and ends with the same bytes.
     """
+    if not isinstance(recipe.judge, ExecutionConfig) and not folder.path("judgements.parquet").exists():
+        with open_judge(recipe.judge):  # a judge that cannot be opened is found before answers are written for it
+            pass
     policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
     stages = Stages(recipe, folder, policy)
     with execution_judge(recipe) if isinstance(recipe.task, NbaTaskConfig) else nullcontext() as execution:
@@ -82,7 +86,9 @@ def _labels(
         if execution and isinstance(recipe.judge, ExecutionConfig):
             return execution.judge(prompts, completions, journal=journal)
         with open_judge(recipe.judge) as judge:
-            return judge.judge(prompts, completions, journal=journal)
+            found = judge.judge(prompts, completions, journal=journal)
+        require_scored(found)
+        return found
 
     labels = folder.records("judgements.parquet", Judgement, compute)
     if execution and not isinstance(recipe.judge, ExecutionConfig):
@@ -133,6 +139,10 @@ def _preferences(
     def compute(_: object) -> list[Preference]:
         built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
         figures = diagnostics(built.preferences, completions, judgements)
+        lost = ", ".join(
+            f"{count:,} {name}" for name, count in built.drops.items() if name not in ("prompts", "kept pairs")
+        )
+        note(f"{len(built.preferences):,} pairs of {len(prompts):,} prompts" + (f"; dropped: {lost}" if lost else ""))
         stages.folder.document("stages/preferences.json", lambda: {"drops": built.drops, "diagnostics": figures})
         rows = trl_rows(built.preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
         card = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.judging.groups import altered, require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
 from prefloop.preferences.build import build_preferences, diagnostics
@@ -101,6 +102,7 @@ def judge_file(
     with open_judge(config, copies) as judge:
         judgements = judge.judge(asked, answers, journal=journal)
         name = judge.name
+    require_scored(judgements)
     write_records(out, judgements, Judgement)
     journal.remove()
     scored = [j for j in judgements if j.value is not None and j.kind == "score"]
@@ -109,6 +111,7 @@ def judge_file(
         "judge": name,
         "judgements": len(judgements),
         "unscored": sum(j.value is None for j in judgements),
+        "altered": altered(judgements),
         "why": dict(Counter(_why(j) for j in judgements if j.value is None).most_common()),
         "mean_score": sum(j.value or 0.0 for j in scored) / len(scored) if scored else None,
         "objectives": {name: _mean([j.objectives[name] for j in scored if name in j.objectives]) for name in names},
@@ -294,9 +297,18 @@ def messages_of(prompt: Any, place: str) -> tuple[Message, ...]:
             isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
         )
     )
-    if not valid:
-        raise DataError(f"{place}: 'prompt' must be text or a list of messages with role and content")
+    if not valid or not _unicode(prompt):
+        raise DataError(f"{place}: 'prompt' must be Unicode text or a list of messages with role and content")
     return tuple({"role": m["role"], "content": m["content"]} for m in prompt)
+
+
+def _unicode(messages: Sequence[Mapping[str, str]]) -> bool:
+    """Whether UTF-8 can hold the texts: JSON can spell half a character."""
+    try:
+        "".join(message["content"] for message in messages).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:

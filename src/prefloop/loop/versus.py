@@ -58,6 +58,7 @@ def compare_sides(
     draws: int = 10_000,
     seed: int = 1,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Compare the answers of `b` with those of `a`; figures, verdicts and a page to read go to folder `out`.
 
@@ -65,6 +66,7 @@ def compare_sides(
         a, b: a run folder (its tuned policy's answers), a model folder or hub id, an adapter folder, or a file of
             answers (.parquet of completions, or .jsonl with ``prompt`` and ``answer`` in each line).
         prompts: what is asked; not needed where a side is a run or a .jsonl file, which know their prompts.
+        overwrite: remove an earlier comparison in `out` first.
 
     Raises:
         ConfigError: no prompts, or a side that is nothing known.
@@ -82,7 +84,7 @@ def compare_sides(
     from prefloop.evaluation.judged import judged_figures
     from prefloop.loop.judged import compared, write_reading_page
 
-    with RunFolder.open(out, identity, resume) as folder:
+    with RunFolder.open(out, identity, resume, overwrite) as folder:
         answers = [
             _answers(folder, side, letter, asked, settings, seed) for letter, side in zip("ab", sides, strict=True)
         ]
@@ -206,6 +208,8 @@ def _lines(path: Path) -> list[tuple[Prompt, Completion]]:
         if text is None:
             raise DataError(f"{path}, line {number}: give 'prompt' (text or messages) and 'answer' (text)")
         messages = messages_of(asked, f"{path}, line {number}")
+        if text != text.encode(errors="replace").decode():
+            raise DataError(f"{path}, line {number}: the answer is no Unicode text: it holds half a character")
         prompt = Prompt.create(messages, "custom", "test", {"category": str(row.get("category") or "")})
         if prompt.id in found:
             raise DataError(f"{path}, line {number}: this prompt was answered before in the file; remove one")

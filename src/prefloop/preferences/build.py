@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import isfinite
 
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
@@ -79,7 +80,7 @@ def _groups(
         if completion.index < 0:
             continue
         score = scores.get(completion.id)
-        if score is None:
+        if score is None or not isfinite(score):
             drops["answer unscored"] += 1
         else:
             groups.setdefault(completion.prompt_id, []).append(Candidate(completion, score))

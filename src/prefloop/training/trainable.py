@@ -98,7 +98,9 @@ def _evaluated(model: Any, checkpointing: bool) -> Iterator[None]:
     if not checkpointing:
         yield
         return
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    with warnings.catch_warnings():  # transformers 5.23 renames it
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     dropouts = {layer: layer.dropout for layer in layers if isinstance(getattr(layer, "dropout", None), float)}
     for layer in layers:
@@ -108,7 +110,9 @@ def _evaluated(model: Any, checkpointing: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_disable()
         model.eval()
         for layer, dropout in dropouts.items():
             layer.dropout = dropout
