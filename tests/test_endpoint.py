@@ -27,8 +27,10 @@ from prefloop.generation.endpoint import Endpoint, EndpointClient
 from prefloop.generation.pace import Pace
 from prefloop.generation.remote import generate_from_endpoint
 from prefloop.generation.replies import Failure, Reply, failure_of, read_reply
-from prefloop.records import Prompt, canonical_json
+from prefloop.loop.stages import generate_file
+from prefloop.records import Completion, Prompt, canonical_json
 from prefloop.store.journal import FileJournal
+from prefloop.store.tables import read_records
 
 KEY = "sk-secret-0123456789"
 PROMPTS = [Prompt.create(({"role": "user", "content": f"question {i}"},), "toy", "train") for i in range(6)]
@@ -527,3 +529,27 @@ def test_a_resumed_generation_is_the_same(tmp_path: Path) -> None:
 def test_a_prompt_that_is_there_twice_is_refused() -> None:
     with pytest.raises(DataError, match="is there twice"):
         generate_from_endpoint(client("http://127.0.0.1:1/v1"), PROMPTS[:1] * 2, Sampling(k=1), seed=1)
+
+
+def test_the_command_generates_from_an_endpoint(tmp_path: Path) -> None:
+    """System message, greedy, a file of prompts: the answers are records like any others."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+
+    def script(request: Request) -> Answer:
+        messages = request.body["messages"]
+        return chat(f"{messages[0]['role']} {messages[-1]['content']}")
+
+    with EndpointServer(script) as server:
+        summary = generate_file(
+            tmp_path / "p.jsonl",
+            tmp_path / "c.parquet",
+            model="toy",
+            endpoint=server.url,
+            system="be brief",
+            sampling=Sampling(k=1, greedy=True),
+        )
+    assert (summary["completions"], summary["unit"], summary["mean_length"]) == (2, "words", 2.0)
+    texts = sorted(completion.text for completion in read_records(tmp_path / "c.parquet", Completion))
+    assert texts == ["system one", "system two"]
+    prompts = {prompt.id for prompt in read_records(tmp_path / "c-prompts.parquet", Prompt)}
+    assert {completion.prompt_id for completion in read_records(tmp_path / "c.parquet", Completion)} == prompts

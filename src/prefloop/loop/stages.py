@@ -20,9 +20,11 @@ from prefloop.errors import ConfigError, DataError, StoreError
 from prefloop.judging.groups import altered, require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
+from prefloop.loop.tasks import with_system
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.preferences.importers import import_preferences
+from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Message, Preference, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder, file_hash, unused
@@ -43,32 +45,60 @@ def generate_file(
     adapter: Path | None = None,
     sampling: Sampling | None = None,
     split: str | None = None,
+    system: str | None = None,
+    endpoint: str | None = None,
+    key_variable: str = "OPENAI_API_KEY",
     dtype: str = "float32",
     device: str = "auto",
     seed: int = 1,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Answers to the prompts of a file, written to `out`; returns counts."""
+    """Answers to the prompts of a file, written to `out`; returns counts.
+
+    Args:
+        system: message in front of prompts that have none; it is part of the prompt, and of its id.
+        endpoint: base URL of an OpenAI-compatible server, where `model` is the model's name.
+        key_variable: environment variable with the server's key.
+
+    Raises:
+        DataError: no prompt, or a server that gave no answer at all.
+    """
     prompts, out = map(Path, (prompts, out))
     asked = [prompt for prompt in read_prompts(prompts) if split in (None, prompt.split)]
     if not asked:
         raise DataError(f"{prompts} has no prompt" + (f" of split '{split}'" if split else ""))
     unused(out)
-    from prefloop.generation.generate import generate_completions
-    from prefloop.models.load import load_policy
-
-    policy = load_policy(model, adapter, dtype, device)
+    asked = [with_system(prompt, system) for prompt in asked]
     sampling = sampling or Sampling()
-    identity = [[p.id for p in asked], policy.lineage.id, sampling.settings, sampling.k, seed, dtype]
-    journal = _stage_journal(out, resume, identity)
-    completions = generate_completions(policy, asked, sampling, seed=seed, journal=journal)
+    decides = [[p.id for p in asked], sampling.settings, sampling.k, seed]
+    if endpoint:
+        from prefloop.generation.endpoint import Endpoint, EndpointClient
+        from prefloop.generation.remote import generate_from_endpoint
+
+        client = EndpointClient(Endpoint(endpoint, model, key_variable=key_variable))
+        journal = _stage_journal(out, resume, [*decides, endpoint, model])
+        completions = generate_from_endpoint(client, asked, sampling, seed=seed, journal=journal)
+    else:
+        from prefloop.generation.generate import generate_completions
+        from prefloop.models.load import load_policy
+
+        policy = load_policy(model, adapter, dtype, device)
+        journal = _stage_journal(out, resume, [*decides, policy.lineage.id, dtype])
+        completions = generate_completions(policy, asked, sampling, seed=seed, journal=journal)
+    if not completions:
+        raise DataError(f"{endpoint} gave no answer that could be used: see the reasons above")
     write_records(out, completions, Completion)
+    if system:
+        write_records(out.with_name(f"{out.stem}-prompts.parquet"), asked, Prompt)
+        note(f"the prompts with their system message are in {out.stem}-prompts.parquet")
     journal.remove()
+    known = all(completion.token_ids for completion in completions)
     return {
         "prompts": len(asked),
         "completions": len(completions),
         "finished": sum(c.finish_reason == "stop" for c in completions) / len(completions),
-        "mean_tokens": sum(len(c.token_ids) for c in completions) / len(completions),
+        "mean_length": _mean([len(c.token_ids) if known else len(c.text.split()) for c in completions]),
+        "unit": "tokens" if known else "words",
     }
 
 

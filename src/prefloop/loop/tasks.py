@@ -66,10 +66,11 @@ def _instructions(recipe: Recipe, task: InstructionsConfig) -> Asked:
         task.source, train=task.train_prompts, test=task.test_prompts, seed=recipe.seed, turns=task.turns
     )
     audit = {**found.counts, "files": found.hashes}
-    return Asked([_with_system(prompt, task.system) for prompt in found.prompts], audit, found.origin)
+    return Asked([with_system(prompt, task.system) for prompt in found.prompts], audit, found.origin)
 
 
-def _with_system(prompt: Prompt, system: str | None) -> Prompt:
+def with_system(prompt: Prompt, system: str | None) -> Prompt:
+    """The prompt with a system message in front, unless it has one or none is given."""
     if not system or prompt.messages[0]["role"] == "system":
         return prompt
     messages = ({"role": "system", "content": system}, *prompt.messages)
