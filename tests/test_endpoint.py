@@ -422,10 +422,12 @@ def test_another_model_or_setting_is_another_question(tmp_path: Path) -> None:
 
 INTERRUPTED = """
     import sys
+    import signal
     from pathlib import Path
     from prefloop.generation.endpoint import Endpoint, EndpointClient
     from prefloop.store.journal import FileJournal
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so its children
     bodies = [{"messages": [{"role": "user", "content": f"{i}"}]} for i in range(50)]
     try:
         EndpointClient(Endpoint(sys.argv[1], "m", concurrency=4)).complete(bodies, journal=FileJournal(Path(sys.argv[2])))
@@ -449,7 +451,7 @@ def test_an_interrupt_ends_at_once_and_what_is_finished_is_kept(tmp_path: Path) 
                 assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=90)
+            out, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     assert out == "interrupted\n"
