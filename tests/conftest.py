@@ -8,8 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 from hub_server import READER, TOKEN, HubServer
+from hypothesis import HealthCheck, settings
 
 from prefloop.progress import set_quiet
+
+# The first example of a test may wait for imports, and a busy machine for everything: that is no fault of the code.
+settings.register_profile("prefloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("prefloop")
 
 
 @pytest.fixture(autouse=True)

@@ -147,7 +147,7 @@ def authority_prompt(messages: Sequence[Message]) -> list[int]:
 
 def authority_answer(text: str) -> list[int]:
     message = AssistantMessage(content=text)
-    return list(AUTHORITY.instruct_tokenizer.encode_assistant_message(message, False, False))
+    return list(AUTHORITY.instruct_tokenizer.encode_assistant_message(message, False))
 
 
 TEXTS = [
