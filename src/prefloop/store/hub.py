@@ -278,7 +278,7 @@ def _carried_out(step: Callable[[], _Found], place: Place, kind: type[PrefloopEr
             if attempt == len(WAITS_S) or not is_transient(error):
                 break
         note(f"{failure}; trying again in {WAITS_S[attempt]:.0f} s")
-        time.sleep(WAITS_S[attempt])
+        time.sleep(WAITS_S[attempt])  # back-off: a server in trouble is not helped by being asked at once
     raise kind(failure)
 
 
