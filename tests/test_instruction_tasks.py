@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from prefloop.errors import ConfigError, DataError
 from prefloop.records import Judgement, Prompt
 from prefloop.store import hub as client
+from prefloop.store.rows import BadRowError, Unreadable, read_rows
 from prefloop.store.tables import read_records, write_records
 from prefloop.tasks.instructions.layouts import read_question
-from prefloop.tasks.instructions.rows import BadRowError, Unreadable, read_rows
 from prefloop.tasks.instructions.sample import InstructionSet, instruction_prompts, normalised
 from prefloop.tasks.instructions.ultrafeedback import (
     ASPECTS,

@@ -215,7 +215,7 @@ def test_import_reads_three_layouts_and_names_every_bad_row(tmp_path: Path) -> N
     ("gone.jsonl", None, "does not exist"),
     ("x.csv", b"a,b", "unknown file type"),
     ("x.jsonl", b"", "it is empty"),
-    ("x.jsonl", b"\xff\xfe\n", "line 1: not a JSON object"),
+    ("x.jsonl", b"\xff\xfe\n", "is UTF-16: save it as UTF-8"),
     ("x.json", b"[1", "not valid JSON"),
     ("x.parquet", b"no", "not a readable Parquet"),
 ])  # fmt: skip

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from prefloop.errors import DataError
 from prefloop.records import Message
+from prefloop.store import rows
 
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -30,38 +26,16 @@ class BadRowError(ValueError):
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a ``.jsonl``, ``.json`` or ``.parquet`` file with their numbers from 1; None for a line that is no JSON.
+    """Rows as `prefloop.store.rows.read_rows` gives them, without empty lines; None for one that cannot be read.
 
     Raises:
         DataError: the file is missing, damaged as a whole, or of another type.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give a .jsonl, .json or .parquet file")
-    if path.suffix == ".parquet":
-        try:
-            yield from enumerate(pq.read_table(path).to_pylist(), 1)
-        except pa.ArrowException as error:
-            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    elif path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not valid JSON: {error}") from error
-        yield from enumerate(content if isinstance(content, list) else [content], 1)
-    elif path.suffix == ".jsonl":
-        yield from _json_lines(path)
-    else:
-        raise DataError(f"{path}: unknown file type '{path.suffix}'; give .jsonl, .json or .parquet")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError:  # UnicodeDecodeError is one too
-                    yield number, None
+    for number, row in rows.read_rows(path):
+        if not isinstance(row, rows.Unreadable):
+            yield number, row
+        elif row.reason != rows.EMPTY:
+            yield number, None
 
 
 def read_messages(value: Any, name: str, role: str = "user") -> tuple[Message, ...]:

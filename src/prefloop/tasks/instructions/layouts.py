@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefloop.records import Message
-from prefloop.tasks.instructions.rows import BadRowError, Unreadable
+from prefloop.store.rows import BadRowError, Unreadable
 
 Turns = Literal["first", "all"]
 

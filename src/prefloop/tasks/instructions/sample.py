@@ -13,8 +13,8 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
 from prefloop.records import Message, Prompt, canonical_json, content_id
 from prefloop.store.files import file_hash
+from prefloop.store.rows import BadRow, BadRowError, read_rows
 from prefloop.tasks.instructions.layouts import Question, Turns, read_question
-from prefloop.tasks.instructions.rows import BadRow, BadRowError, read_rows
 from prefloop.tasks.instructions.sources import Source, open_source
 
 TASK = "instructions"

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from prefloop.errors import ConfigError, DataError
 from prefloop.store.files import file_hash
+from prefloop.store.rows import READABLE
 from prefloop.tasks.instructions import lima, ultrafeedback
-from prefloop.tasks.instructions.rows import READABLE
 
 SNORKEL = "snorkelai/Snorkel-Mistral-PairRM-DPO-Dataset"
 """UltraFeedback prompts in three disjoint parts, one per round of training."""

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from prefloop.errors import DataError
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
+from prefloop.store.rows import BadRow, BadRowError, read_rows
 from prefloop.tasks.instructions.layouts import Question, check_text, read_question
-from prefloop.tasks.instructions.rows import BadRow, BadRowError, read_rows
 
 REPOSITORY = "openbmb/UltraFeedback"
 PARTS = ("evol_instruct", "false_qa", "flan", "sharegpt", "truthful_qa", "ultrachat")

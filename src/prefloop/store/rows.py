@@ -16,6 +16,7 @@ from prefloop.errors import DataError
 
 READABLE = (".jsonl", ".json", ".parquet")
 _BATCH = 1024
+EMPTY = "the line is empty"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parsed(line: bytes) -> Any:
     if not line.strip():
-        return Unreadable("the line is empty")
+        return Unreadable(EMPTY)
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
