@@ -70,12 +70,13 @@ def write_sentencepiece(path: Path, lines: Iterable[str]) -> None:
     path.write_bytes(content.getvalue())
 
 
-def write_ranker(folder: Path, sizes: dict[str, int], seed: int = 0, **limits: int) -> Path:
+def write_ranker(folder: Path, sizes: dict[str, int], seed: int = 0, spread: float = 2.0, **limits: int) -> Path:
     """Random weights in the layout of ``llm-blender/PairRM``; the model it was built on lies in ``base`` within.
 
     Every tensor is drawn wide enough that hidden states depend on all tokens and logits are of order 1.
 
     Args:
+        spread: standard deviation of weights times √width. With 24 layers at 2 all tokens end in one state; 1 is right.
         limits: source_maxlength and candidate_maxlength other than PairRM's.
     """
     from transformers import DebertaV2Config, DebertaV2Model
@@ -94,7 +95,7 @@ def write_ranker(folder: Path, sizes: dict[str, int], seed: int = 0, **limits: i
     with torch.no_grad():
         for tensor in encoder.parameters():
             if tensor.dim() == 2:
-                tensor.normal_(std=2.0 / tensor.shape[1] ** 0.5)
+                tensor.normal_(std=spread / tensor.shape[1] ** 0.5)
     encoder.save_pretrained(base)
     head = {"1.weight": (d, 2 * d), "1.bias": (d,), "4.weight": (1, d), "4.bias": (1,)}
     tensors = {f"head_layer.{name}": torch.randn(size) / d**0.5 for name, size in head.items()}

@@ -57,7 +57,7 @@ def answered(calls: int) -> tuple[list[Prompt], list[Completion]]:
 def seconds(url: str, calls: int, concurrency: int) -> float:
     """One run of the rubric judge; every call must have been read."""
     prompts, completions = answered(calls)
-    config = LLMConfig(model="toy", endpoint=url, concurrency=concurrency)
+    config = LLMConfig(model="toy", endpoint=url, concurrency=concurrency, cache=False)
     with tempfile.TemporaryDirectory() as folder, LLMJudge(config) as judge:
         started = time.perf_counter()
         judged = judge.judge(prompts, completions, journal=FileJournal(Path(folder) / "journal"))

@@ -24,6 +24,7 @@ from _llm_blender import LARGE, TINY, WORDS, open_llm_blender, write_ranker
 from prefloop.judging.pairrm import matrices, ranks, scores
 from prefloop.models.pairrm import load_pairrm
 
+SPREAD = {"tiny": 2.0, "large": 1.0}
 DEFAULT_PROMPTS = {"tiny": 200, "large": 6}
 POSITION_BIAS = 0.3
 Groups = list[tuple[str, list[str]]]
@@ -54,7 +55,9 @@ def measure(options: argparse.Namespace) -> None:
     groups = made_up(options.prompts or DEFAULT_PROMPTS[options.size], options.candidates)
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"tiny": TINY, "large": LARGE}[options.size]
-        ranker = write_ranker(Path(folder) / "ranker", sizes, fp16=options.dtype == "float16")
+        ranker = write_ranker(
+            Path(folder) / "ranker", sizes, spread=SPREAD[options.size], fp16=options.dtype == "float16"
+        )
         ours = load_pairrm(str(ranker), options.dtype, options.device)
         peer = open_llm_blender(ranker, options.device)
 

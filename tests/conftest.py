@@ -11,10 +11,20 @@ from hub_server import READER, TOKEN, HubServer
 from hypothesis import HealthCheck, settings
 
 from prefloop.progress import set_quiet
+from prefloop.store.files import cache_folder
 
 # The first example of a test may wait for imports, and a busy machine for everything: that is no fault of the code.
 settings.register_profile("prefloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("prefloop")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of this test alone, but for the leagues, which take seconds to build."""
+    leagues, own = cache_folder() / "leagues", tmp_path_factory.mktemp("cache")
+    leagues.mkdir(parents=True, exist_ok=True)
+    (own / "leagues").symlink_to(leagues.resolve())
+    monkeypatch.setenv("PREFLOOP_CACHE", str(own))
 
 
 @pytest.fixture(autouse=True)

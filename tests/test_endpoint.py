@@ -407,7 +407,7 @@ def test_a_journal_repeats_nothing_but_failures(tmp_path: Path) -> None:
     assert sorted(request.text for request in server.requests) == ["1", "2", "4"]
     assert [bool(reply.error) for reply in before] == [False, True, True, False]
     assert [reply.text for reply in after] == [f"answer to {i}" for i in range(5)]
-    assert (second.usage.requests, second.usage.prompt_tokens) == (5, 50)
+    assert (second.usage.requests, second.usage.kept, second.usage.prompt_tokens) == (5, 2, 30)  # 2 were paid before
 
 
 def test_another_model_or_setting_is_another_question(tmp_path: Path) -> None:

@@ -308,6 +308,29 @@ def test_a_resumed_judge_asks_only_what_is_missing(tmp_path: Path) -> None:
     assert other_prompt == other_model == other_decoding == 1
 
 
+def test_another_run_does_not_pay_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path))
+    with EndpointServer(lambda r: chat(f"Counted.\nScore: {shown(r)[1].count('x')}")) as server:
+
+        def run(journal: str, completions: list[Completion], **settings: Any) -> tuple[list[Judgement], int, LLMJudge]:
+            server.requests.clear()
+            judge = LLMJudge(LLMConfig(model="toy", endpoint=server.url, price_in=1e6, **settings))
+            with judge:
+                found = judge.judge([PROMPT], completions, journal=FileJournal(tmp_path / journal))
+            return found, len(server.requests), judge
+
+        first, asked, paid = run("first", answers("x", "xx"))
+        second, again, free = run("second", answers("x", "xx"))
+        _, apart, _ = run("third", answers("x"), cache=False)
+        _, resumed, _ = run("third", answers("x"), cache=False)
+    assert second == first
+    assert (asked, again, apart, resumed) == (2, 0, 1, 0)
+    assert paid.client
+    assert free.client
+    assert paid.client.cost > 0 == free.client.cost
+    assert (free.client.usage.requests, free.client.usage.kept) == (2, 2)
+
+
 # --- Prompts ---------------------------------------------------------------------------------------
 
 

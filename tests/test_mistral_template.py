@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mistral_common
@@ -30,6 +31,7 @@ from tokenizers.models import BPE
 from transformers import AutoTokenizer
 
 from prefloop.errors import ModelError
+from prefloop.models.load import read_tokenizer
 from prefloop.models.template import encode_answer, encode_prompt
 from prefloop.records import Message
 
@@ -128,6 +130,14 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def first_published(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = build_folder(tmp_path_factory.mktemp("hub") / "original", aligned=False)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def test_a_folder_without_tokenizer_json_is_refused(tmp_path: Path) -> None:
+    folder = build_folder(tmp_path / "folder", aligned=True)
+    read_tokenizer(folder, SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=32_000)))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"tokenizer\.model but no tokenizer\.json.*fetch tokenizer\.json"):
+        read_tokenizer(folder, None)
 
 
 def with_template(tokenizer: Any, template: str) -> Any:

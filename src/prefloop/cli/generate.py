@@ -69,5 +69,6 @@ def generate(
     )
     print_json(summary) if json_ else typer.echo(
         f"{summary['completions']:,} answers to {summary['prompts']:,} prompts in {out} "
-        f"({summary['finished']:.1%} finished, {summary['mean_length']:.0f} {summary['unit']} on average)"
+        f"({summary['distinct']:.1%} distinct, {summary['finished']:.1%} finished, "
+        f"{summary['mean_length']:.0f} {summary['unit']} on average)"
     )

@@ -86,6 +86,7 @@ class LLMConfig(JudgeSection):
     requests_per_minute: int | None = Field(None, ge=1, description="most requests started per minute (endpoint)")
     timeout: float = Field(120.0, gt=0, description="seconds a request may take (endpoint)")
     retries: int = Field(6, ge=0, description="times a failed request is tried again, with back-off (endpoint)")
+    cache: bool = Field(True, description="keep the endpoint's replies for later runs, under $PREFLOOP_CACHE")
     price_in: float = Field(0.0, ge=0, description="price of a million tokens read, for the count of costs")
     price_out: float = Field(0.0, ge=0, description="price of a million tokens written")
     device: Device = Field("auto", description="where a local model runs")
@@ -95,7 +96,7 @@ class LLMConfig(JudgeSection):
         """Options of an endpoint with a local model, and of a local model with an endpoint."""
         local, remote = (
             {"device", "dtype"},
-            {"key_variable", "concurrency", "requests_per_minute", "timeout", "retries"},
+            {"key_variable", "concurrency", "requests_per_minute", "timeout", "retries", "cache"},
         )
         idle = local if self.endpoint else remote | {"price_in", "price_out"}
         why = "with judge.endpoint" if self.endpoint else "without judge.endpoint"

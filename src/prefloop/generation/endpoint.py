@@ -99,17 +99,22 @@ _EXAMPLE = "http://localhost:8000/v1"
 
 @dataclass
 class Usage:
-    """What was asked, answers taken from a journal included."""
+    """What was asked. Answers from a journal count as requests, but not their tokens, which were paid for before."""
 
     requests: int = 0
+    kept: int = 0
+    """Of the requests, those that a journal answered."""
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, reply: Reply) -> None:
+    def add(self, reply: Reply, *, kept: bool) -> None:
         """Count one answer."""
         self.requests += 1
+        self.kept += kept
         self.failed += bool(reply.error)
+        if kept:
+            return
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
 
@@ -168,7 +173,7 @@ class EndpointClient:
                     journal.append(key, asdict(found[key]))
                 advance(1)
         for key in dict.fromkeys(keys):
-            self.usage.add(found[key])
+            self.usage.add(found[key], kept=key not in missing)
         return [found[key] for key in keys]
 
     @contextmanager

@@ -3,7 +3,7 @@
 A reward model is a function of ids, so what can silently change a score is decided here, once: the chat template
 renders the whole conversation, it is encoded once, BOS stands at most once at its start, its last token is the one
 that closes the assistant's turn, and nothing is ever cut. Strings that the tokenizer would read as special tokens
-(`<|im_end|>` in an answer ends the turn for the model) become a space and are counted.
+(`<|im_end|>` in an answer ends the turn for the model) get a space inside, as in training, and are counted.
 
 The answers to one prompt go through the model as one group, the prompt once and without padding
 (`prefloop.models.group`); where a layer cannot keep them apart, each is a row of its own, padded on the right, where
@@ -13,7 +13,6 @@ no earlier token sees it. Either way the model is read at known places, never by
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,6 +22,7 @@ import torch
 from prefloop.errors import JudgeError, ModelError
 from prefloop.judging.groups import Answered
 from prefloop.models.group import ROWS, Group, GroupBatch, GroupStates
+from prefloop.models.template import defused
 from prefloop.records import Judgement, Message
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Conversation:
 
     ids: tuple[int, ...]
     replaced: int
-    """Special-token strings of its texts that became a space."""
+    """Special-token strings of its texts that got a space inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,6 @@ class ConversationEncoder:
             ModelError: there is no chat template, or what it renders is not closed after the answer.
         """
         self._tokenizer, self._system, self._trained_here = tokenizer, system, trained_here
-        self._markers = _special_strings(tokenizer)
         self._adds_bos = not trained_here and _adds_bos(tokenizer)
         self._end = tokenizer.eos_token_id if trained_here else self._closing()
 
@@ -95,7 +94,7 @@ class ConversationEncoder:
         turns, replaced = [], 0
         for message in [*messages, {"role": "assistant", "content": answer}]:
             if self._system or message["role"] != "system":
-                content, found = self._markers.subn(" ", message["content"])
+                content, found = defused(self._tokenizer, message["content"])
                 turns.append({"role": message["role"], "content": content})
                 replaced += found
         ids = self._ids(self._rendered(turns))
@@ -145,14 +144,6 @@ class ConversationEncoder:
     @property
     def _name(self) -> str:
         return f"the tokenizer {self._tokenizer.name_or_path or '(unnamed)'}"
-
-
-def _special_strings(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches every string that the tokenizer reads as a special token, the longest first."""
-    added = tokenizer.added_tokens_decoder.values()
-    strings = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
-    ordered = sorted((string for string in strings if string.strip()), key=lambda string: (-len(string), string))
-    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -32,6 +32,8 @@ from prefloop.judging.verdicts import OBJECTIVES, p_both_orders, read_choice, re
 from prefloop.models.load import model_folder
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Prompt, content_id
+from prefloop.store.cache import Cache
+from prefloop.store.files import cache_folder
 from prefloop.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -117,7 +119,8 @@ class LLMJudge:
         """Judgements by prompt; within one, the choices of every two answers (pairwise), then a score per answer.
 
         Args:
-            journal: keeps replies by content of the question, model and decoding settings.
+            journal: keeps replies by content of the question, model and decoding settings. An endpoint's are kept
+                for all runs instead, unless ``judge.cache=false``.
 
         Raises:
             JudgeError: the endpoint cannot be reached or refuses everything, or the model cannot write.
@@ -141,9 +144,11 @@ class LLMJudge:
         return found
 
     def _spent(self, client: EndpointClient) -> str:
-        read, written = client.usage.prompt_tokens, client.usage.completion_tokens
+        usage = client.usage
+        read, written = usage.prompt_tokens, usage.completion_tokens
+        kept = f" ({usage.kept:,} of {usage.requests:,} replies kept from before)" if usage.kept else ""
         priced = f", cost {client.cost:,.2f}" if self._config.price_in or self._config.price_out else ""
-        return f"{read:,} tokens read and {written:,} written by {self._config.model}{priced}"
+        return f"{read:,} tokens read and {written:,} written by {self._config.model}{priced}{kept}"
 
     def _questions(self, prompt: Prompt, answers: list[Completion]) -> list[Prompt]:
         """One per answer, or one per ordered pair in the order of `permutations`."""
@@ -159,6 +164,8 @@ class LLMJudge:
 
     def _replies(self, questions: list[Prompt], journal: Journal | None, label: str) -> dict[tuple[str, int], Reply]:
         if self._client:
+            if self._config.cache:  # what was paid for once is not asked again, whatever run it was for
+                journal = Cache(cache_folder() / "replies" / f"{self._client.endpoint.id}.db")
             return ask_endpoint(self._client, questions, self._sampling, seed=self._seed, journal=journal, label=label)
         if self._policy is None:
             raise JudgeError(f"judge {self.name}: the model is not loaded; use the judge in a with block")

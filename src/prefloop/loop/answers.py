@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
 from prefloop.generation.generate import generate_completions
+from prefloop.loop.policies import Policies
 from prefloop.models.load import Policy, load_policy
 from prefloop.records import Completion, Prompt
 from prefloop.store.journal import Journal
@@ -15,14 +17,19 @@ from prefloop.store.run_folder import RunFolder
 
 
 def generated(
-    recipe: Recipe, folder: RunFolder, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, prefix: str
+    recipe: Recipe,
+    folder: RunFolder,
+    policy: Callable[[], Policy],
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    prefix: str,
 ) -> list[Completion]:
-    """Completions of `policy`, in ``{prefix}completions.parquet``."""
+    """Completions of a policy, which is loaded if they are still to be written, in ``{prefix}completions.parquet``."""
     return folder.records(
         f"{prefix}completions.parquet",
         Completion,
         lambda journal: generate_completions(
-            policy, prompts, sampling, seed=recipe.seed, journal=journal, label=f"{stage_label(prefix)}generate"
+            policy(), prompts, sampling, seed=recipe.seed, journal=journal, label=f"{stage_label(prefix)}generate"
         ),
     )
 
@@ -32,7 +39,9 @@ def stage_label(prefix: str) -> str:
     return prefix.removeprefix("evaluation/").replace("-", " ").replace("/", " ")
 
 
-def sample_candidates(recipe: Recipe, policy: Policy, prompts: Sequence[Prompt], journal: Journal) -> list[Completion]:
+def sample_candidates(
+    recipe: Recipe, policies: Policies, prompts: Sequence[Prompt], journal: Journal
+) -> list[Completion]:
     """Answers of all models, by model; what is finished is in the journal.
 
     Raises:
@@ -42,11 +51,13 @@ def sample_candidates(recipe: Recipe, policy: Policy, prompts: Sequence[Prompt],
     sampling = Sampling(
         settings.k, settings.temperature, settings.top_p, settings.top_k, max_new_tokens=settings.max_new_tokens
     )
-    found = _of_the_policy(recipe, policy, prompts, sampling, journal)
+    found = _of_the_policy(recipe, policies, prompts, sampling, journal)
+    load = partial(load_policy, dtype=recipe.policy.dtype, device=recipe.policy.device)
+    others = Policies({name: partial(load, name) for name in settings.others})
     for name in settings.others:
-        other = load_policy(name, dtype=recipe.policy.dtype, device=recipe.policy.device)
+        policies.release()
         written = generate_completions(
-            other, prompts, sampling, seed=recipe.seed, journal=journal, label=f"generate {name}"
+            others[name], prompts, sampling, seed=recipe.seed, journal=journal, label=f"generate {name}"
         )
         # Another model's token ids mean nothing to the policy: training encodes the text.
         found += [replace(completion, token_ids=(), logprobs=()) for completion in written]
@@ -54,7 +65,7 @@ def sample_candidates(recipe: Recipe, policy: Policy, prompts: Sequence[Prompt],
 
 
 def _of_the_policy(
-    recipe: Recipe, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, journal: Journal
+    recipe: Recipe, policies: Policies, prompts: Sequence[Prompt], sampling: Sampling, journal: Journal
 ) -> list[Completion]:
     settings = recipe.generation
     if settings.engine == "endpoint":
@@ -70,4 +81,4 @@ def _of_the_policy(
 
         engine = load_engine(recipe.policy.model, recipe.policy.dtype)
         return generate_with_engine(engine, prompts, sampling, seed=recipe.seed, journal=journal)
-    return generate_completions(policy, prompts, sampling, seed=recipe.seed, journal=journal)
+    return generate_completions(policies["before"], prompts, sampling, seed=recipe.seed, journal=journal)

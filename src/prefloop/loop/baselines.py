@@ -7,6 +7,7 @@ samples per question at answer time; SFT spends as many training tokens as DPO d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from prefloop.config.objectives import LOSS_OPTIONS
@@ -14,9 +15,10 @@ from prefloop.config.recipe import Recipe, TrainingConfig
 from prefloop.config.sampling import Sampling
 from prefloop.evaluation.metrics import majority_correct
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.run import answered, execution_judge, load_checkpoint
+from prefloop.loop.policies import initial_policy, load_checkpoint
+from prefloop.loop.run import answered, execution_judge
 from prefloop.maths.statistics import SHARE, paired_bootstrap
-from prefloop.models.load import load_policy, merged
+from prefloop.models.load import merged
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
 from prefloop.training.preference import train_preferences
@@ -70,7 +72,7 @@ def _sft(
     tuned_recipe = recipe.model_copy(update={"training": config})
     if not (out / "training.json").exists():
         train_preferences(
-            load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device),
+            initial_policy(recipe),
             folder.records("preferences.parquet", Preference, lambda _: []),
             {c.id: c for c in folder.records("completions.parquet", Completion, lambda _: [])},
             {prompt.id: prompt for prompt in prompts},
@@ -80,9 +82,10 @@ def _sft(
             seed=recipe.seed,
             log=lambda row: folder.log("step", baseline="sft", **row),
         )
-    policy = merged(load_checkpoint(tuned_recipe, out))
     greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
-    judgements = answered(recipe, folder, judge, policy, test, greedy, "baselines/sft-")[1]
+    judgements = answered(
+        recipe, folder, judge, lambda: merged(load_checkpoint(tuned_recipe, out)), test, greedy, "baselines/sft-"
+    )[1]
     found = {judgement.prompt_id: judgement.objectives.get("correct", 0.0) for judgement in judgements}
     return [found[prompt.id] for prompt in test]
 
@@ -90,9 +93,10 @@ def _sft(
 def _samples(
     recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, test: list[Prompt]
 ) -> tuple[list[Completion], dict[str, Judgement]]:
-    policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
     sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
-    completions, judgements = answered(recipe, folder, judge, policy, test, sampling, "baselines/samples-")
+    completions, judgements = answered(
+        recipe, folder, judge, partial(initial_policy, recipe), test, sampling, "baselines/samples-"
+    )
     return completions, {judgement.completion_ids[0]: judgement for judgement in judgements}
 
 

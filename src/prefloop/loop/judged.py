@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
 from prefloop.judging.groups import require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated
-from prefloop.models.load import Policy
+from prefloop.loop.policies import Policies
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.files import write_text
 from prefloop.store.journal import Journal
@@ -29,15 +30,14 @@ CATEGORIES = 12
 Sides = tuple[Sequence[Completion], Sequence[Completion]]
 
 
-def judged_evaluation(
-    recipe: Recipe, folder: RunFolder, policies: Mapping[str, Policy], test: Sequence[Prompt]
-) -> dict[str, Any]:
+def judged_evaluation(recipe: Recipe, folder: RunFolder, policies: Policies, test: Sequence[Prompt]) -> dict[str, Any]:
     """Greedy answers of both policies to unseen prompts, judged; figures go to ``evaluation.json``."""
     greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
-    before, after = (
-        generated(recipe, folder, policies[side], test, greedy, f"evaluation/{side}-greedy-")
-        for side in ("before", "after")
+    after, before = (
+        generated(recipe, folder, partial(policies.__getitem__, side), test, greedy, f"evaluation/{side}-greedy-")
+        for side in ("after", "before")
     )
+    policies.release()
     judge = recipe.evaluation.judge or recipe.judge
     found, judgements = compared(folder, test, (before, after), judge)
     return folder.document(

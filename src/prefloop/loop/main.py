@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from prefloop.config.judges import JudgeConfig, LLMConfig, with_members
 from prefloop.config.recipe import Recipe
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
@@ -57,12 +59,24 @@ def run_recipe(
     for judge in (recipe.judge, recipe.evaluation.judge):
         if judge is not None:
             open_judge(judge)  # what is wrong with it is said before anything is computed
+            _say_kin(recipe, judge)
     with RunFolder.open(out, identity, resume, overwrite) as folder:
         found: dict[str, Any] = (
             folder.document("evaluation.json", dict) if folder.finished else _run(recipe, folder, seeds, baselines)
         )
     _publish(recipe, out)
     return found
+
+
+def _say_kin(recipe: Recipe, judge: JudgeConfig) -> None:
+    """Language models prefer answers of their own family (2404.13076); the family is read from the names."""
+    for member in with_members(judge):
+        if isinstance(member, LLMConfig) and (kin := _family(member.model)) == _family(recipe.policy.model):
+            note(f"judge {member.model} and policy are both of the family '{kin}': such judges favour their own kind")
+
+
+def _family(model: str) -> str:
+    return re.match(r"[a-z]*", model.rstrip("/").rpartition("/")[2].lower())[0]  # type: ignore[index]
 
 
 def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class ModelPlan:
     """Where the number of parameters comes from."""
     download_gb: float | None
     memory_gb: float | None
-    """While training, or while judging with the policy before and after in memory, whichever is more."""
+    """While training or while judging, whichever is more."""
     minutes: dict[str, float | None]
     """By GPU; None where it does not fit."""
 
@@ -121,8 +121,8 @@ def _config(name: str) -> Any:
 
 
 def _memory_gb(recipe: Recipe, parameters: int) -> float:
-    judging = 2 * parameters * BYTES[recipe.policy.dtype] / 1e9 + JUDGE_GB.get(recipe.judge.name, 0.0) + 1
-    return max(_training_gb(recipe, parameters), judging)
+    """Policies and judges are in memory one after the other; training is more than sampling."""
+    return max(_training_gb(recipe, parameters), JUDGE_GB.get(recipe.judge.name, 0.0) + 1)
 
 
 def _training_gb(recipe: Recipe, parameters: int) -> float:

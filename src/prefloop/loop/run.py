@@ -5,9 +5,10 @@ Each stage is one function of the room below; this file only says what follows w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from prefloop.judging.groups import require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated, sample_candidates, stage_label
 from prefloop.loop.judged import judged_evaluation
+from prefloop.loop.policies import Policies, initial_lineage, run_policies
 from prefloop.loop.tasks import ask, origin
-from prefloop.models.export import export_model
-from prefloop.models.load import NF4, Policy, load_policy, merged
+from prefloop.models.load import Policy
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
 from prefloop.progress import note
@@ -37,11 +38,16 @@ from prefloop.training.preference import pair_logps, train_preferences
 
 @dataclass(frozen=True)
 class Stages:
-    """What the stages of one seed share: the recipe, the folder, and the policy as it started."""
+    """What the stages of one seed share: the recipe, the folder, and the policies (`run_policies`)."""
 
     recipe: Recipe
     folder: RunFolder
-    initial: Policy
+    policies: Policies
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the trained policy is."""
+        return self.folder.root / "checkpoint"
 
 
 def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
@@ -53,21 +59,21 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     if not isinstance(recipe.judge, ExecutionConfig) and not folder.path("judgements.parquet").exists():
         with open_judge(recipe.judge):  # a judge that cannot be opened is found before answers are written for it
             pass
-    policy = load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
-    stages = Stages(recipe, folder, policy)
+    policies = run_policies(recipe, folder.root / "checkpoint")
+    stages = Stages(recipe, folder, policies)
     with execution_judge(recipe) if isinstance(recipe.task, NbaTaskConfig) else nullcontext() as execution:
         prompts = _prompts(stages)
         train = [prompt for prompt in prompts if prompt.split == "train"]
         test = [prompt for prompt in prompts if prompt.split == "test"]
         completions = folder.records(
-            "completions.parquet", Completion, lambda journal: sample_candidates(recipe, policy, train, journal)
+            "completions.parquet", Completion, lambda journal: sample_candidates(recipe, policies, train, journal)
         )
         judgements = _labels(stages, execution, train, completions)
         preferences = _preferences(stages, train, completions, judgements)
-        tuned = _tuned(stages, preferences, completions, train)
+        _train(stages, preferences, completions, train)
         if execution is None:
-            return judged_evaluation(recipe, folder, {"before": policy, "after": merged(tuned)}, test)
-        return _evaluation(stages, execution, tuned, test)
+            return judged_evaluation(recipe, folder, policies, test)
+        return _evaluation(stages, execution, test)
 
 
 def execution_judge(recipe: Recipe) -> ExecutionJudge:
@@ -85,6 +91,7 @@ def _labels(
     def compute(journal: Journal) -> list[Judgement]:
         if execution and isinstance(recipe.judge, ExecutionConfig):
             return execution.judge(prompts, completions, journal=journal)
+        stages.policies.release()
         with open_judge(recipe.judge) as judge:
             found = judge.judge(prompts, completions, journal=journal)
         require_scored(found)
@@ -116,12 +123,12 @@ def answered(
     recipe: Recipe,
     folder: RunFolder,
     judge: ExecutionJudge,
-    policy: Policy,
+    policy: Callable[[], Policy],
     prompts: Sequence[Prompt],
     sampling: Sampling,
     prefix: str,
 ) -> tuple[list[Completion], list[Judgement]]:
-    """Completions of `policy` and their judgements, in ``{prefix}completions.parquet`` and so on."""
+    """Completions of a policy and their judgements, in ``{prefix}completions.parquet`` and so on."""
     completions = generated(recipe, folder, policy, prompts, sampling, prefix)
     judgements = folder.records(
         f"{prefix}judgements.parquet",
@@ -147,7 +154,7 @@ def _preferences(
         rows = trl_rows(built.preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
         card = {
             "name": recipe.name,
-            "policy": f"{recipe.policy.model} ({stages.initial.lineage.id})",
+            "policy": f"{recipe.policy.model} ({initial_lineage(recipe).id})",
             "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
             "strategy": recipe.preferences.strategy,
             "recipe": recipe.hash,
@@ -161,56 +168,35 @@ def _preferences(
     return stages.folder.records("preferences.parquet", Preference, compute)
 
 
-def _tuned(
-    stages: Stages, preferences: list[Preference], completions: list[Completion], prompts: list[Prompt]
-) -> Policy:
-    """Train unless the checkpoint stands, then load it as a user would."""
-    recipe, out = stages.recipe, stages.folder.root / "checkpoint"
-    if not (out / "training.json").exists():
+def _train(stages: Stages, preferences: list[Preference], completions: list[Completion], prompts: list[Prompt]) -> None:
+    """Train unless the checkpoint stands."""
+    recipe = stages.recipe
+    if not (stages.checkpoint / "training.json").exists():
         with stages.folder.timed("train"):
             train_preferences(
-                stages.initial,
+                stages.policies["before"],
                 preferences,
                 {completion.id: completion for completion in completions},
                 {prompt.id: prompt for prompt in prompts},
                 recipe.training,
-                out,
+                stages.checkpoint,
                 work=stages.folder.root / "work" / "training",
                 seed=recipe.seed,
                 log=lambda row: stages.folder.log("step", **row),
                 show=note,
             )
-    tuned = load_checkpoint(recipe, out)
-    lineage = {
-        "initial": stages.initial.lineage.id,
-        "tuned": tuned.lineage.id,
-        "reference": stages.initial.lineage.id,
-    }
-    stages.folder.document("stages/lineage.json", lambda: lineage)
-    return tuned
-
-
-def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
-    """The trained policy of a run: base and adapter, or a whole folder; from QLoRA on the weights it learned on."""
-    settings = recipe.policy
-    if recipe.training.method == "qlora" and settings.dtype != NF4:
-        whole = out.with_name(f"{out.name}-merged")
-        if not whole.exists():
-            export_model(settings.model, out, whole, settings.dtype, device=settings.device)
-        return load_policy(whole, dtype=settings.dtype, device=settings.device)
-    if recipe.training.method == "full":
-        return load_policy(out, dtype=settings.dtype, device=settings.device)
-    return load_policy(settings.model, adapter=out, dtype=settings.dtype, device=settings.device)
-
-
-def _evaluation(stages: Stages, judge: ExecutionJudge, tuned: Policy, test: list[Prompt]) -> dict[str, Any]:
-    recipe = stages.recipe
-    policies = {"before": stages.initial, "after": merged(tuned)}
-    answers = compared_answers(recipe, stages.folder, judge, policies, test)
-    subset = sampled_subset(test, recipe.evaluation.sampled_questions)
-    margins = stages.folder.document(
-        "evaluation/held-out.json", lambda: _held_out(stages, tuned, subset, answers["before"])
+    initial = initial_lineage(recipe).id
+    stages.folder.document(
+        "stages/lineage.json",
+        lambda: {"initial": initial, "tuned": stages.policies["after"].lineage.id, "reference": initial},
     )
+
+
+def _evaluation(stages: Stages, judge: ExecutionJudge, test: list[Prompt]) -> dict[str, Any]:
+    recipe = stages.recipe
+    answers = compared_answers(recipe, stages.folder, judge, stages.policies, test)
+    subset = sampled_subset(test, recipe.evaluation.sampled_questions)
+    margins = stages.folder.document("evaluation/held-out.json", lambda: _held_out(stages, subset, answers["before"]))
     return stages.folder.document(
         "evaluation.json",
         lambda: evaluate(
@@ -226,21 +212,22 @@ def _evaluation(stages: Stages, judge: ExecutionJudge, tuned: Policy, test: list
 
 
 def compared_answers(
-    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, policies: dict[str, Policy], test: list[Prompt]
+    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, policies: Policies, test: list[Prompt]
 ) -> dict[str, Answers]:
-    """Greedy answers of each policy to every test question, and samples at T=1 for the subset, all judged."""
+    """Greedy answers before and after to every test question, and samples at T=1 for the subset, all judged."""
     greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
     sampled = Sampling(recipe.evaluation.samples, max_new_tokens=recipe.generation.max_new_tokens)
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
     found = {}
-    for side, policy in policies.items():
+    for side in ("after", "before"):  # as they are in memory after training
+        policy = partial(policies.__getitem__, side)
         best = answered(recipe, folder, judge, policy, test, greedy, f"evaluation/{side}-greedy-")
         drawn = answered(recipe, folder, judge, policy, subset, sampled, f"evaluation/{side}-sampled-")
         found[side] = Answers(*best, *drawn)
     return found
 
 
-def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answers) -> list[dict[str, Any]]:
+def _held_out(stages: Stages, prompts: list[Prompt], before: Answers) -> list[dict[str, Any]]:
     """Pairs of the samples of the policy as it started on unseen questions, scored by both policies."""
     recipe = stages.recipe
     built = build_preferences(prompts, before.sampled, before.sampled_judgements, PreferenceConfig(), recipe.seed)
@@ -248,8 +235,8 @@ def _held_out(stages: Stages, tuned: Policy, prompts: list[Prompt], before: Answ
     templates = {prompt.id: prompt for prompt in prompts}
     budget = recipe.training.tokens_per_batch
     scores = {
-        side: pair_logps(policy, built.preferences, completions, templates, budget)
-        for side, policy in (("policy", tuned), ("reference", stages.initial))
+        side: pair_logps(stages.policies[policy], built.preferences, completions, templates, budget)
+        for side, policy in (("reference", "before"), ("policy", "tuned"))
     }
     rows = []
     for preference, policy, reference in zip(built.preferences, scores["policy"], scores["reference"], strict=True):

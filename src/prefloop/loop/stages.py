@@ -96,6 +96,7 @@ def generate_file(
     return {
         "prompts": len(asked),
         "completions": len(completions),
+        "distinct": len({(c.prompt_id, c.text.strip()) for c in completions}) / len(completions),
         "finished": sum(c.finish_reason == "stop" for c in completions) / len(completions),
         "mean_length": _mean([len(c.token_ids) if known else len(c.text.split()) for c in completions]),
         "unit": "tokens" if known else "words",
@@ -241,18 +242,21 @@ def evaluate_models(
             raise ConfigError("evaluation by execution asks nba-sql questions: for other tasks use 'prefloop compare'")
         test = list(test_prompts(recipe.task, judge_databases(), 0).prompts)
     from prefloop.evaluation.compare import evaluate
+    from prefloop.loop.policies import Policies
     from prefloop.loop.run import compared_answers, execution_judge
     from prefloop.models.load import load_policy
 
     settings = recipe.policy
-    policies = {
-        "before": load_policy(before, dtype=settings.dtype, device=settings.device),
-        "after": load_policy(after, adapter, settings.dtype, settings.device),
-    }
-    identity = {
+    policies = Policies(
+        {
+            "before": lambda: load_policy(before, dtype=settings.dtype, device=settings.device),
+            "after": lambda: load_policy(after, adapter, settings.dtype, settings.device),
+        }
+    )
+    identity = {  # both are loaded once: what is wrong with one is said before anything is computed
         "recipe": recipe.settings,
-        "before": policies["before"].lineage.id,
         "after": policies["after"].lineage.id,
+        "before": policies["before"].lineage.id,
         "prompts": content_id([asdict(prompt) for prompt in test]),
     }
     with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import warnings
@@ -134,10 +133,13 @@ def _four_bit(
 
 
 def merged(policy: Policy) -> Policy:
-    """A copy whose adapter is folded into the weights, for speed; the policy itself without one, or in 4 bits."""
+    """The policy with its adapter folded into its weights, for speed; as it is without one, or in 4 bits.
+
+    The policy given is used up: a copy would need its memory once more.
+    """
     if not policy.lineage.adapters or policy.lineage.four_bit:
         return policy
-    model: Any = copy.deepcopy(policy.model)
+    model: Any = policy.model
     return replace(policy, model=model.merge_and_unload().eval())
 
 
@@ -176,7 +178,7 @@ def read_tokenizer(folder: Path, model: Any) -> Any:
     """The tokenizer beside a model.
 
     Raises:
-        ModelError: it cannot be read, or has more tokens than the model.
+        ModelError: it cannot be read, would be read otherwise than it was trained, or has more tokens than the model.
     """
     from transformers import AutoTokenizer
 
@@ -185,12 +187,23 @@ def read_tokenizer(folder: Path, model: Any) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as in `read_model`
         raise ModelError(f"cannot load the tokenizer in {folder}: {_first_line(error)}") from error
+    if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file() and _merges(tokenizer):
+        raise ModelError(
+            f"{folder} has tokenizer.model but no tokenizer.json: transformers 5 orders its merges by id instead of by "
+            "score, so some texts would get other tokens than the model knows; fetch tokenizer.json beside it"
+        )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens but the model embeds only "
             f"{model.get_input_embeddings().num_embeddings}: they belong to different models"
         )
     return tokenizer
+
+
+def _merges(tokenizer: Any) -> bool:
+    from tokenizers.models import BPE
+
+    return isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), BPE)
 
 
 def with_adapter(policy: Policy, adapter: Path) -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
@@ -40,7 +41,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int
     Raises:
         ModelError: the tokenizer has no end token.
     """
-    ids: list[int] = tokenizer(defused(tokenizer, text), add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(defused(tokenizer, text)[0], add_special_tokens=False)["input_ids"]
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{_name(tokenizer)} has no end token: set eos_token in its tokenizer_config.json")
     return [*ids, tokenizer.eos_token_id]
@@ -83,22 +84,21 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     )
 
 
-def defused(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text with a space inside what the tokenizer would read as a control token: text must not end a turn.
+def defused(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[str, int]:
+    """The text with a space inside what the tokenizer would read as a control token, and how many there were.
 
-    The template's own control tokens are put around it afterwards.
+    Text must not end a turn; the template's own control tokens are put around it afterwards.
     """
-    for token in control_tokens(tokenizer):
-        if token in text:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
+    return _control_tokens(tokenizer).subn(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 @lru_cache(maxsize=16)
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Texts that the tokenizer turns into one token of its own wherever they stand, longest first."""
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches texts that the tokenizer turns into one token of its own wherever they stand, the longest first."""
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return tuple(sorted((added | set(tokenizer.all_special_tokens)) - {""}, key=lambda token: (-len(token), token)))
+    texts = {token for token in added | set(tokenizer.all_special_tokens) if token.strip()}
+    ordered = sorted(texts, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
 
 def thinking_length(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
@@ -118,7 +118,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], a
             f"{_name(tokenizer)} has no chat template: "
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
-    said = [{**message, "content": defused(tokenizer, message["content"])} for message in messages]
+    said = [{**message, "content": defused(tokenizer, message["content"])[0]} for message in messages]
     try:
         text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=not answered)
     except TemplateError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from prefloop.store.files import write_failure
 class Journal(Protocol):
     """What a stage needs of a journal: finished pieces by key."""
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> Mapping[str, Any]:
         """Finished pieces by key, in the order they were appended."""
         ...
 
