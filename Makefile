@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench bench-training lint format types contract check wheel docs clean
+.PHONY: help run test soak bench bench-training bench-annotate screenshots lint format types contract check wheel docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,6 +38,12 @@ bench: $(STAMP) ## run the benchmarks; each prints a ratio measured in one run
 
 bench-training: $(STAMP) ## the training engine beside tuned TRL
 	$(BIN)/python benchmarks/training.py
+
+bench-annotate: $(STAMP) ## the annotation server under load, and with 100,000 items
+	$(BIN)/python benchmarks/annotation.py
+
+screenshots: $(STAMP) ## pictures of every screen of the annotation app, into docs/annotation/
+	PREFLOOP_SCREENSHOTS=docs/annotation $(BIN)/python -m pytest tests/test_annotation_browser.py -k every
 
 lint: $(STAMP) ## ruff, without changing files
 	$(BIN)/ruff check .

@@ -40,3 +40,9 @@ class JudgeError(PrefloopError, RuntimeError):
     """A judge failed as a whole (a single failed item stays unscored and counted instead)."""
 
     exit_code = 6
+
+
+class AwaitingJudgementsError(JudgeError):
+    """People have not judged enough yet; what was computed is kept, and the run goes on once they have."""
+
+    exit_code = 7

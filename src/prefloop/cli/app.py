@@ -12,6 +12,7 @@ import typer
 
 from prefloop.cli import (
     agree,
+    annotate,
     benchmark,
     compare,
     doctor,
@@ -56,6 +57,8 @@ for command in (
     report.report,
 ):
     app.command(rich_help_panel="One stage")(command)
+app.command(rich_help_panel="People")(annotate.annotate)
+app.command(rich_help_panel="People")(annotate.collect)
 app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)
 app.command(rich_help_panel="The Hub")(push.push)

@@ -103,6 +103,18 @@ class LLMConfig(JudgeSection):
         return [f"{option}: has no effect {why}" for option in sorted(self.model_fields_set & idle)]
 
 
+class PeopleConfig(JudgeSection):
+    """People compare or rank the answers, in the annotation app."""
+
+    name: Literal["people"] = Field("people", description="people judge, by 'prefloop annotate'")
+    path: Path | None = Field(
+        None, description="what the app exported: judgements.parquet, or its folder; none: the run's own, RUN/people"
+    )
+    minimum: float | None = Field(
+        None, gt=0, le=1, description="share of the prompts that must be judged; none: every item must be closed"
+    )
+
+
 class CustomConfig(JudgeSection):
     """Your own judge."""
 
@@ -120,6 +132,12 @@ class EnsembleConfig(JudgeSection):
     members: tuple[JudgeConfig, ...] = Field(min_length=2, description="the judges")
     weights: tuple[float, ...] = Field((), description="one per member; none: all count the same")
 
+    def without_effect(self) -> list[str]:
+        """Members that give no scores."""
+        if not any(isinstance(member, PeopleConfig) for member in self.members):
+            return []
+        return ["members: people compare answers, and an ensemble takes scores: let them be the only judge"]
+
 
 JudgeConfig = Annotated[
     Annotated[ExecutionConfig, Tag("execution")]
@@ -127,6 +145,7 @@ JudgeConfig = Annotated[
     | Annotated[ArmoRMConfig, Tag("armorm")]
     | Annotated[RewardModelConfig, Tag("reward-model")]
     | Annotated[LLMConfig, Tag("llm")]
+    | Annotated[PeopleConfig, Tag("people")]
     | Annotated[CustomConfig, Tag("custom")]
     | Annotated[EnsembleConfig, Tag("ensemble")],
     Discriminator(kind_of("execution")),

@@ -13,16 +13,18 @@ from prefloop.config.judges import (
     JudgeConfig,
     LLMConfig,
     PairRMConfig,
+    PeopleConfig,
     RewardModelConfig,
 )
 from prefloop.judging.groups import Judge
 
 
-def open_judge(config: JudgeConfig, databases: Sequence[Path] = ()) -> Judge:
+def open_judge(config: JudgeConfig, databases: Sequence[Path] = (), run: Path | None = None) -> Judge:
     """The judge, not yet entered: use it in a ``with`` statement. What is wrong with its settings shows here.
 
     Args:
         databases: SQLite files for the execution judge; default the nba-sql task's two leagues.
+        run: folder of the run whose answers are judged, where people's judgements are expected.
 
     Raises:
         ConfigError: settings that do not go together, or a function that cannot be found.
@@ -50,6 +52,10 @@ def open_judge(config: JudgeConfig, databases: Sequence[Path] = ()) -> Judge:
             from prefloop.judging.llm import LLMJudge
 
             return LLMJudge(config)
+        case PeopleConfig():
+            from prefloop.judging.people import PeopleJudge
+
+            return PeopleJudge(config, run)
         case CustomConfig():
             from prefloop.judging.custom import CustomJudge
 

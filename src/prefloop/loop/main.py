@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.judges import JudgeConfig, LLMConfig, with_members
+from prefloop.config.judges import JudgeConfig, LLMConfig, PeopleConfig, with_members
 from prefloop.config.recipe import Recipe
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
@@ -56,6 +56,7 @@ def run_recipe(
     identity["policy"] = base_lineage(recipe.policy.model).id
     if baselines and not isinstance(recipe.task, NbaTaskConfig):
         raise ConfigError(f"--baselines are measured by execution, which task.name={recipe.task.name} does not ask for")
+    _require_comparer(recipe)
     for judge in (recipe.judge, recipe.evaluation.judge):
         if judge is not None:
             open_judge(judge)  # what is wrong with it is said before anything is computed
@@ -66,6 +67,15 @@ def run_recipe(
         )
     _publish(recipe, out)
     return found
+
+
+def _require_comparer(recipe: Recipe) -> None:
+    """People are asked about the training answers of a run; before and after are compared by execution or a judge."""
+    if not isinstance(recipe.task, NbaTaskConfig) and isinstance(recipe.evaluation.judge or recipe.judge, PeopleConfig):
+        raise ConfigError(
+            "evaluation.judge: people label the training answers; name the judge that compares before and after, "
+            "such as --set evaluation.judge=pairrm"
+        )
 
 
 def _say_kin(recipe: Recipe, judge: JudgeConfig) -> None:

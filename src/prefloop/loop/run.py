@@ -57,7 +57,9 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
     the first file that is missing and ends with the same bytes.
     """
     if not isinstance(recipe.judge, ExecutionConfig) and not folder.path("judgements.parquet").exists():
-        with open_judge(recipe.judge):  # a judge that cannot be opened is found before answers are written for it
+        with open_judge(
+            recipe.judge, run=folder.root
+        ):  # a judge that cannot be opened is found before answers are written for it
             pass
     policies = run_policies(recipe, folder.root / "checkpoint")
     stages = Stages(recipe, folder, policies)
@@ -92,7 +94,7 @@ def _labels(
         if execution and isinstance(recipe.judge, ExecutionConfig):
             return execution.judge(prompts, completions, journal=journal)
         stages.policies.release()
-        with open_judge(recipe.judge) as judge:
+        with open_judge(recipe.judge, run=folder.root) as judge:
             found = judge.judge(prompts, completions, journal=journal)
         require_scored(found)
         return found
@@ -156,7 +158,7 @@ def _preferences(
             "name": recipe.name,
             "policy": f"{recipe.policy.model} ({initial_lineage(recipe).id})",
             "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
-            "strategy": recipe.preferences.strategy,
+            "strategy": built.strategy,
             "recipe": recipe.hash,
             "origin": stages.folder.document("stages/origin.json", lambda: origin(recipe)),
             "diagnostics": figures,

@@ -22,10 +22,10 @@ from prefloop.judging.open import open_judge
 from prefloop.loop.software import versions
 from prefloop.loop.tasks import with_system
 from prefloop.preferences.build import build_preferences, diagnostics
-from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.preferences.export import write_preference_set as _write_set
 from prefloop.preferences.importers import import_preferences
 from prefloop.progress import note
-from prefloop.records import Completion, Judgement, Message, Preference, Prompt, content_id
+from prefloop.records import Completion, Judgement, Message, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder, file_hash, unused
 from prefloop.store.journal import FileJournal
@@ -173,7 +173,7 @@ def prefer_files(
         "name": out.name,
         "policy": ", ".join(sorted({c.policy for c in answers})),
         "judge": ", ".join(sorted({j.judge for j in judged})),
-        "strategy": config.strategy,
+        "strategy": built.strategy,
         "recipe": "none",
         "origin": ORIGIN if {p.task for p in asked} == {NAME} else "The prompts are the user's own.",
         "diagnostics": figures,
@@ -202,22 +202,6 @@ def import_file(path: Path, out: Path) -> dict[str, Any]:
     }
     _write_set(out, list(found.prompts), list(found.completions), list(found.preferences), card)
     return {"pairs": len(found.preferences), "drops": drops, "bad": bad}
-
-
-def _write_set(
-    out: Path,
-    prompts: list[Prompt],
-    completions: list[Completion],
-    preferences: list[Preference],
-    card: dict[str, Any],
-) -> None:
-    named = {i for p in preferences for tier in p.ranking for i in tier}
-    kept = {p.prompt_id for p in preferences}
-    write_records(out / "records" / "prompts.parquet", [p for p in prompts if p.id in kept], Prompt)
-    write_records(out / "records" / "completions.parquet", [c for c in completions if c.id in named], Completion)
-    rows = trl_rows(preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
-    export_trl(out, rows, card)
-    write_records(out / "records" / "preferences.parquet", preferences, Preference)
 
 
 def evaluate_models(

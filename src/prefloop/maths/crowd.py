@@ -1,12 +1,14 @@
-"""Raters of differing skill: Crowd-BT (Chen et al. 2013, doi 10.1145/2433396.2433420), and the habits of raters.
+"""Raters of differing skill: Crowd-BT, the one-coin model of Dawid and Skene, and the habits of raters.
 
-With ``p = σ(s_i − s_j)`` and η the skill of the rater
+Crowd-BT (Chen et al. 2013, doi 10.1145/2433396.2433420): with ``p = σ(s_i − s_j)`` and η the skill of the rater
 
 .. math::
     P(the rater says i is better) = η p + (1 − η) (1 − p)
 
-η = 1 reads the strengths without fault, ½ guesses, below ½ turns them round. Suffixes: ``_N`` comparisons, ``_K``
-items, ``_R`` raters; outcomes are those of `prefloop.maths.tally`.
+η = 1 reads the strengths without fault, ½ guesses, below ½ turns them round. Where every pair is of two items of its
+own there is nothing to learn strengths from: the one-coin model takes p as 0 or 1, and which of them as hidden.
+Suffixes: ``_N`` comparisons or labels, ``_K`` items, ``_R`` raters, ``_U`` units that several raters label; outcomes
+are those of `prefloop.maths.tally`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ Integers = NDArray[np.int64]
 STEPS, HISTORY = 5000, 20
 FLAT = 1e-4
 """Largest slope at a maximum, in comparisons per parameter."""
+EM_STEPS, EM_STEP = 5000, 1e-8
+"""Most steps of EM, and the largest change of an η in the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +87,81 @@ def crowd_bt(
     rater = checked_indices(rater_N, n_raters, "rater")
     if rater.shape != first.shape:
         raise ValueError(f"{len(rater)} raters for {len(first)} comparisons: name the rater of each")
-    a, b = eta_prior
-    if not (np.isfinite([prior, a, b]).all() and prior > 0 and a > b > 1):
-        raise ValueError(f"priors need prior > 0 and a > b > 1, not {prior} and Beta({a}, {b})")
+    if not (np.isfinite(prior) and prior > 0):
+        raise ValueError(f"priors need prior > 0, not {prior}")
     rows = _Rows(first, second, outcome, rater, n_items, n_raters)
-    x = _maximum(rows, prior, a - 1, b - 1)
+    x = _maximum(rows, prior, *_virtual_answers(eta_prior))
     components = connected_components(first, second, n_items)
     return CrowdBradleyTerry(centred(x[:n_items], components), expit(x[n_items:]), -_loss(rows, x)[0], components)
+
+
+@dataclass(frozen=True, eq=False)
+class OneCoinDawidSkene:
+    """Skills of raters and labels of units."""
+
+    eta: Array
+    """[R] η: chance to give a unit its true label; the prior's mode without labels."""
+    truth: Array
+    """[U] chance that the true label is 1; ½ without labels."""
+
+
+def one_coin_dawid_skene(
+    unit_N: Items,
+    label_N: Values,
+    rater_N: Items,
+    n_units: int,
+    n_raters: int,
+    *,
+    known_U: Values | None = None,
+    eta_prior: tuple[float, float] = (4.0, 2.0),
+) -> OneCoinDawidSkene:
+    """Maximum of the posterior in η, the true labels summed over: Dawid and Skene 1979 (doi 10.2307/2346806) by EM.
+
+    Their model for two labels that are as likely before, with a symmetric confusion matrix, so that one coin says
+    whether a rater is right (Karger, Oh and Shah 2011, Iterative learning for reliable crowdsourcing systems):
+
+    .. math::
+        P(labels of u) = ½ Σ_{y ∈ {0, 1}} Π_{n of u} η_r^{[label = y]} (1 − η_r)^{[label ≠ y]}
+
+    EM takes ``truth = σ(Σ_n ± log(η_r / (1 − η_r)))`` and ``η = (a − 1 + right) / (a + b − 2 + labels)`` in turn, where
+    right counts each label by the chance that it is the true one. The likelihood is the same with all truths turned
+    round and every η replaced by 1 − η. It is read so that most raters are right, as in `crowd_bt`; known labels decide
+    it where there are any.
+
+    Args:
+        unit_N, rater_N: [N] units 0..U−1 and raters 0..R−1; a rater's second label of a unit counts as another.
+        label_N: [N] 1 or 0.
+        known_U: [U] the true label where it is known, NaN elsewhere; default: known nowhere.
+        eta_prior: as in `crowd_bt`.
+
+    Raises:
+        ValueError: the input is malformed, or the prior is.
+        RuntimeError: EM did not converge.
+
+    All labels known, three of four right: η = (3 + 3) / (4 + 4).
+
+    >>> one_coin_dawid_skene([0, 1, 2, 3], [1, 0, 1, 1], [0] * 4, 4, 1, known_U=[1, 0, 1, 0]).eta.tolist()
+    [0.75]
+
+    A single label proves nothing: where truth = η, η = (3 + η) / (4 + 1) = ¾, the prior's mode.
+
+    >>> found = one_coin_dawid_skene([0], [1], [0], 1, 1)
+    >>> round(float(found.eta[0]), 6), round(float(found.truth[0]), 6)
+    (0.75, 0.75)
+    """
+    unit, rater = checked_indices(unit_N, n_units, "unit"), checked_indices(rater_N, n_raters, "rater")
+    label, known = _labels(label_N, known_U, unit, rater, n_units)
+    right, wrong = _virtual_answers(eta_prior)
+    count_R = np.bincount(rater, minlength=n_raters)
+    eta_R = np.full(n_raters, right / (right + wrong))
+    for _ in range(EM_STEPS):
+        odds_U = np.bincount(unit, (2 * label - 1) * logit(eta_R)[rater], n_units)
+        truth_U = np.where(np.isnan(known), expit(odds_U), known)
+        right_N = np.where(label == 1, truth_U[unit], 1 - truth_U[unit])
+        before, eta_R = eta_R, (right + np.bincount(rater, right_N, n_raters)) / (right + wrong + count_R)
+        if np.abs(eta_R - before).max(initial=0) < EM_STEP:
+            return OneCoinDawidSkene(eta_R, truth_U)
+    raise RuntimeError(f"no fit after {EM_STEPS} steps of EM: set a larger prior")
 
 
 def first_choice_rate(outcome_N: Values, level: float = 0.95) -> Interval | None:
@@ -135,6 +207,29 @@ def self_agreement(outcome_N: Values, swapped_N: Values, level: float = 0.95) ->
     """
     same = same_label(outcome_N, 1 - np.asarray(swapped_N, dtype=np.float64))
     return _rate(int((same == 1).sum()), int((same == 0).sum()), level)
+
+
+def _virtual_answers(eta_prior: tuple[float, float]) -> tuple[float, float]:
+    """Right and wrong answers that the prior stands for."""
+    a, b = eta_prior
+    if not (np.isfinite([a, b]).all() and a > b > 1):
+        raise ValueError(f"priors need a > b > 1, not Beta({a}, {b})")
+    return a - 1, b - 1
+
+
+def _labels(
+    label_N: Values, known_U: Values | None, unit: Integers, rater: Integers, n_units: int
+) -> tuple[Array, Array]:
+    label = np.asarray(label_N, dtype=np.float64)
+    known = np.full(n_units, np.nan) if known_U is None else np.asarray(known_U, dtype=np.float64)
+    if not unit.shape == label.shape == rater.shape:
+        raise ValueError(f"{unit.shape} units, {label.shape} labels, {rater.shape} raters: align them")
+    if known.shape != (n_units,):
+        raise ValueError(f"known labels have shape {known.shape}: give one for each of {n_units} units, NaN for none")
+    for name, given in (("label", label), ("known label", known[~np.isnan(known)])):
+        if not np.isin(given, (0.0, 1.0)).all():
+            raise ValueError(f"{name} {given[~np.isin(given, (0.0, 1.0))][0]} is neither 1 nor 0")
+    return label, known
 
 
 @dataclass(frozen=True, eq=False)

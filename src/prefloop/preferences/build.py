@@ -1,5 +1,6 @@
 """Judged groups to pairs, with every drop counted by its reason.
 
+Scores are paired by a strategy; comparisons by people are taken as they were made (`prefloop.preferences.votes`).
 Strategies (recipes of record: best-worst, Snorkel-Mistral-PairRM-DPO; best-worst-of-5, arXiv 2502.16825;
 all-pairs weighted 1/k, InstructGPT, arXiv 2203.02155).
 """
@@ -15,10 +16,13 @@ from itertools import combinations
 from math import isfinite
 
 from prefloop.config.recipe import PreferenceConfig
+from prefloop.preferences.votes import Consensus, compared, majority, signed
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
 from prefloop.tasks.nba.text import normalised
 
 WORST_OF = 5
+MAJORITY = "majority"
+"""In place of a strategy where answers were compared, not scored."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class PreferenceSet:
     preferences: tuple[Preference, ...]
     drops: dict[str, int]
     """Prompts or pairs dropped, by reason; ``kept pairs`` and ``prompts`` beside them."""
+    strategy: str
+    """How pairs were made: the one asked for, or ``majority`` where answers were compared."""
+
+
+Pairs = list[tuple[Candidate, Candidate, Preference]]
+"""Chosen and rejected answer (of a ranking, the ends), and what is made of them."""
 
 
 def build_preferences(
@@ -47,11 +57,25 @@ def build_preferences(
 ) -> PreferenceSet:
     """Pairs of the prompts' sampled completions (greedy answers, index -1, are left out).
 
+    Where the judgements are comparisons, each set of answers that was compared gives one ranking instead, of which a
+    pair is the shortest: the majority's, with its share as the soft label. The strategy then has no say.
+
     The same inputs and seed give the same pairs whatever the order of completions and judgements.
     """
     drops: Counter[str] = Counter()
-    groups = _groups(completions, judgements, drops)
-    pairs: list[tuple[Candidate, Candidate, Preference]] = []
+    strategy = MAJORITY if compared(judgements) else config.strategy
+    if strategy == MAJORITY:
+        pairs_of = _Compared(completions, judgements, drops).pairs
+    else:
+        groups = _groups(completions, judgements, drops)
+        source = f"{strategy}/{judgements[0].judge if judgements else ''}"
+
+        def pairs_of(prompt: Prompt) -> Pairs:
+            candidates = _distinct(groups.get(prompt.id, []), drops)
+            found = _pairs(candidates, config, seed, prompt.id, drops)
+            return [(chosen, rejected, _preference(prompt, chosen, rejected, source)) for chosen, rejected in found]
+
+    pairs: Pairs = []
     seen: set[str] = set()
     for prompt in prompts:
         text = normalised(" ".join(message["content"] for message in prompt.messages))
@@ -59,16 +83,11 @@ def build_preferences(
             drops["duplicate prompt"] += 1
             continue
         seen.add(text)
-        candidates = _distinct(groups.get(prompt.id, []), drops)
-        chosen_pairs = _pairs(candidates, config, seed, prompt.id, drops)
-        source = f"{config.strategy}/{judgements[0].judge if judgements else ''}"
-        pairs += [
-            (chosen, rejected, _preference(prompt, chosen, rejected, source)) for chosen, rejected in chosen_pairs
-        ]
+        pairs += pairs_of(prompt)
     kept = _similarity_rule(pairs, config.max_similarity, drops)
     kept = _weighted(_margin_rule(kept, config.min_margin_quantile, drops))
     counts = {"prompts": len(prompts), "kept pairs": len(kept), **dict(sorted(drops.items()))}
-    return PreferenceSet(tuple(preference for _, _, preference in kept), counts)
+    return PreferenceSet(tuple(preference for _, _, preference in kept), counts, strategy)
 
 
 def _groups(
@@ -160,7 +179,44 @@ def _preference(prompt: Prompt, chosen: Candidate, rejected: Candidate, source: 
     return Preference.pair(prompt.id, *ids, chosen.score, rejected.score, source)
 
 
-Pairs = list[tuple[Candidate, Candidate, Preference]]
+class _Compared:
+    """Preferences of answers that judges compared with each other."""
+
+    def __init__(self, completions: Sequence[Completion], judgements: Sequence[Judgement], drops: Counter[str]) -> None:
+        self._verdicts = majority(judgements, drops)
+        self._known = {completion.id: completion for completion in completions}
+        self._source = f"{MAJORITY}/{signed(judgements)}"
+        self._drops = drops
+
+    def pairs(self, prompt: Prompt) -> Pairs:
+        found: Pairs = []
+        for verdict in self._verdicts.get(prompt.id, []):
+            if reason := self._obstacle(verdict):
+                self._drops[reason] += 1
+            else:
+                best, last = (Candidate(self._known[verdict.ranking[i][0]], verdict.scores[i]) for i in (0, -1))
+                found.append((best, last, self._preference(verdict)))
+        if prompt.id not in self._verdicts:
+            self._drops["prompt without a comparison"] += 1
+        return found
+
+    def _obstacle(self, verdict: Consensus) -> str | None:
+        """Why a verdict cannot be trained on, or None."""
+        if any(answer not in self._known for tier in verdict.ranking for answer in tier):
+            return "comparison with an answer that was not given"
+        if len(verdict.ranking) < 2:
+            return "comparison tied"
+        best, last = self._known[verdict.ranking[0][0]], self._known[verdict.ranking[-1][0]]
+        if " ".join(best.text.lower().split()) == " ".join(last.text.lower().split()):
+            return "comparison of the same text"
+        return None if best.finish_reason == "stop" else "comparison whose better answer is unfinished"
+
+    def _preference(self, verdict: Consensus) -> Preference:
+        tiers = [list(tier) for tier in verdict.ranking]
+        identity = content_id("preference", verdict.prompt_id, tiers, self._source)
+        margin = verdict.scores[0] - verdict.scores[-1]
+        label = (verdict.ranking, verdict.scores, margin, verdict.soft_label)
+        return Preference(identity, verdict.prompt_id, *label, 1.0, self._source)
 
 
 def _weighted(pairs: Pairs) -> Pairs:
@@ -205,8 +261,6 @@ def diagnostics(
         ``token_ratio``, mean tokens chosen over mean tokens rejected; ``margin_mean``; and
         ``score_length_correlation``, Spearman's ρ of score and length within prompts, averaged over them.
     """
-    from scipy.stats import spearmanr
-
     known = all(completion.token_ids for completion in completions)
     length = {c.id: len(c.token_ids) if known else len(c.text) for c in completions}
     pairs = [(length[p.chosen], length[p.rejected], p.margin) for p in preferences]
@@ -214,11 +268,11 @@ def diagnostics(
     for judgement in judgements:
         if judgement.value is not None and judgement.kind == "score":
             groups.setdefault(judgement.prompt_id, []).append((judgement.value, length[judgement.completion_ids[0]]))
-    correlations = [
-        float(spearmanr(*zip(*group, strict=True)).statistic)
+    correlations = _correlations(
+        group
         for group in groups.values()
         if len({score for score, _ in group}) > 1 and len({tokens for _, tokens in group}) > 1
-    ]
+    )
     mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731 (one word, used four times)
     chosen_longer = mean([0.5 if c == r else float(c > r) for c, r, _ in pairs])
     ratio = sum(c for c, _, _ in pairs) / max(1, sum(r for _, r, _ in pairs)) if pairs else None
@@ -229,3 +283,13 @@ def diagnostics(
         "margin_mean": mean([margin for *_, margin in pairs]),
         "score_length_correlation": mean(correlations),
     }
+
+
+def _correlations(groups: Iterable[Sequence[tuple[float, int]]]) -> list[float]:
+    """Spearman's ρ of score and length; comparisons have no scores, and need no SciPy."""
+    found = []
+    for group in groups:
+        from scipy.stats import spearmanr
+
+        found.append(float(spearmanr(*zip(*group, strict=True)).statistic))
+    return found

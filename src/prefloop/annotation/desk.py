@@ -1,0 +1,168 @@
+"""The desk of the person who runs a project: how far it is, how well people agree, who does what; and what to do."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+from markupsafe import Markup
+
+from prefloop.annotation.accounts import Person, invite
+from prefloop.annotation.adjudication import case, disagreements
+from prefloop.annotation.pages import STRENGTHS, Running, page, question, rendered, table
+from prefloop.annotation.people import page_person
+from prefloop.annotation.progress import Progress, local_midnight, progress
+from prefloop.annotation.protocol import Verdict
+from prefloop.annotation.schema import rater
+from prefloop.annotation.stream import read_project
+from prefloop.annotation.webhooks import adjudicate, remove_rater, requeue, set_state
+
+INVITE_HOURS = 72
+
+router = APIRouter(prefix="/desk", include_in_schema=False)
+
+
+def _at_least(*roles: str) -> Callable[[Person], Awaitable[Person]]:
+    async def check(person: Annotated[Person, Depends(page_person)]) -> Person:
+        if person.role not in roles:
+            raise HTTPException(403, f"this page is for {' and '.join(roles)}s")
+        return person
+
+    return check
+
+
+Admin = Annotated[Person, Depends(_at_least("admin"))]
+Reviewer = Annotated[Person, Depends(_at_least("reviewer", "admin"))]
+
+
+@router.get("")
+async def desk(request: Request, person: Admin, service: Running) -> Response:
+    """Counts of this moment, and the last figures that the other process found."""
+    now = service.clock()
+    counts = await service.read(lambda connection: progress(connection, now, local_midnight(now)))
+    project = await service.read(read_project)
+    latest = await request.app.state.figures.refresh()
+    names = await service.read(_names)
+    return page(
+        "desk.html",
+        request,
+        person,
+        project=project.config,
+        counts=counts,
+        left=_left(counts),
+        latest=latest,
+        age=None if latest.computed is None else max(0, (now - latest.computed) // 1000),
+        names=names,
+        link=None,
+    )
+
+
+@router.post("/state")
+async def state(
+    person: Admin,
+    service: Running,
+    state: Annotated[Literal["running", "paused", "stopped"], Form()],
+    reason: Annotated[str, Form(max_length=500)] = "",
+) -> Response:
+    now = service.clock()
+    await service.write(lambda connection: set_state(connection, state, reason, now, person.id))
+    return RedirectResponse("/desk", 303)
+
+
+@router.post("/invite")
+async def invitation(
+    request: Request,
+    person: Admin,
+    service: Running,
+    role: Annotated[Literal["rater", "reviewer", "admin"], Form()],
+) -> Response:
+    """A link for one person, shown this once."""
+    now = service.clock()
+    token = await service.write(lambda connection: invite(connection, role, now, INVITE_HOURS, by=person.id))
+    return page(
+        "invited.html", request, person, link=f"{service.address.origin}/join#{token}", role=role, hours=INVITE_HOURS
+    )
+
+
+@router.post("/raters/{rater_id}/remove")
+async def removal(rater_id: int, person: Admin, service: Running, discard: Annotated[bool, Form()] = False) -> Response:
+    now = service.clock()
+    await service.write(lambda connection: remove_rater(connection, rater_id, now, discard=discard, by=person.id))
+    return RedirectResponse("/desk", 303)
+
+
+@router.post("/items/{item_id}/requeue")
+async def again(item_id: str, person: Reviewer, service: Running) -> Response:
+    now = service.clock()
+    await service.write(lambda connection: requeue(connection, item_id, now, person.id))
+    return RedirectResponse("/desk/disagreements", 303)
+
+
+@router.get("/disagreements")
+async def to_read(request: Request, person: Reviewer, service: Running) -> Response:
+    """Items that people see differently, or set aside."""
+    rows = await service.read(disagreements)
+    return page("disagreements.html", request, person, rows=rows)
+
+
+@router.get("/items/{item_id}")
+async def item_page(request: Request, item_id: str, person: Reviewer, service: Running) -> Response:
+    """One item with all that was said of it."""
+    found = await service.read(lambda connection: case(connection, item_id))
+    project = await service.read(read_project)
+    answers = [
+        {
+            "index": one.index,
+            "html": Markup(rendered(one.text)),
+            "result": Markup(table(one.result)) if one.result else "",
+        }
+        for one in found.answers
+    ]
+    return page(
+        "case.html",
+        request,
+        person,
+        project=project.config,
+        case=found,
+        prompt=question(found.item.messages),
+        answers=answers,
+        strengths=STRENGTHS,
+        fresh=str(uuid.uuid4()),
+    )
+
+
+@router.post("/items/{item_id}/settle")
+async def settle(request: Request, item_id: str, person: Reviewer, service: Running) -> Response:
+    """The form of `item_page`: a strength, or a place for each answer."""
+    form = await request.form()
+    tiers: dict[int, list[int]] = {}
+    for name, place in form.items():
+        if name.startswith("place-") and str(place).isdigit():
+            tiers.setdefault(int(str(place)), []).append(int(name.removeprefix("place-")))
+    said: dict[str, Any] = {"kind": "ranking", "ranking": [tiers[place] for place in sorted(tiers)]}
+    if "strength" in form:
+        said = {"kind": "choice", "strength": int(str(form["strength"]))}
+    verdict = Verdict(client_id=str(form["id"]), item_id=item_id, comment=str(form.get("comment", "")), **said)
+    now = service.clock()
+    await service.write(lambda connection: adjudicate(connection, person.id, verdict, now))
+    return RedirectResponse("/desk/disagreements", 303)
+
+
+def _left(counts: Progress) -> str:
+    """Time left in words."""
+    hours = counts.hours_left
+    if hours is None:
+        return "not known: nothing came in during the last hour"
+    if hours == 0:
+        return "done"
+    return f"about {hours:.1f} h" if hours >= 1 else f"about {max(1, round(60 * hours))} min"
+
+
+def _names(connection: Any) -> dict[str, tuple[str, str]]:
+    """Name and role by pseudonym."""
+    rows = connection.execute(sa.select(rater.c.pseudonym, rater.c.name, rater.c.role))
+    return {row.pseudonym: (row.name or "(removed)", row.role) for row in rows}

@@ -1,0 +1,205 @@
+"""From what the command line names to a served project, and from a project to records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from prefloop.annotation.serve import Gathered, Serving, annotate
+from prefloop.config.annotation import AnnotationConfig
+from prefloop.errors import ConfigError, DataError
+from prefloop.progress import note
+
+if TYPE_CHECKING:
+    from prefloop.annotation.items import NewItem
+
+DATABASE = "annotation.db"
+"""A run's project."""
+PEOPLE = "people"
+"""A run's collected verdicts, where the judge `people` looks for them."""
+_AT_ONCE = 200
+SHOWN = 5
+"""Bad rows that are told one by one."""
+
+
+def open_project(
+    source: str | None,
+    database: str | None,
+    serving: Serving,
+    *,
+    settings: Mapping[str, Any],
+    gold: Sequence[Path] = (),
+    calibration: Sequence[Path] = (),
+    gold_of_run: int = 0,
+    columns: Mapping[str, str] | None = None,
+    features: Path | None = None,
+    split: str = "train",
+    sql: Path | None = None,
+) -> None:
+    """Serve the project of a source, made where there is none yet; until Ctrl-C.
+
+    Args:
+        source: as `prefloop.annotation.sources.read_items` takes it.
+        database: file or URL; default a file in the run folder, or beside the file of answers.
+        settings: dotted keys of `AnnotationConfig`; for a new project only.
+        gold, calibration: files of items with known answers: hidden in the stream, or explained before it.
+        gold_of_run: also hide so many pairs of the run that execution decided.
+        columns: names of a file's columns, where they are others than the known ones.
+        sql: database on which SQL answers are run; default the league of an nba-sql run.
+
+    Raises:
+        PrefloopError: see `prefloop.annotation.serve.annotate` and `read_items`.
+    """
+    if source is None and database is None:
+        raise ConfigError("name what is to be judged: a run folder, a file of answers, or a --database that has items")
+    place = database or default_database(str(source))
+    config = settings_of(settings, alone=serving.alone)
+    known = {"gold": gold, "training": calibration}
+    items = None
+    if source is not None:
+        items = partial(
+            gather,
+            source,
+            known=known,
+            gold_of_run=gold_of_run,
+            columns=columns,
+            features=features,
+            split=split,
+            sql=sql,
+        )
+    annotate(place, items, config, serving)
+
+
+def default_database(source: str) -> Path:
+    """Where a source's project is kept unless --database says otherwise.
+
+    >>> default_database("answers.jsonl")
+    PosixPath('answers.annotation.db')
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path / DATABASE
+    return Path(f"{path.stem if path.exists() or path.suffix else source.replace('/', '--')}.{DATABASE}").absolute()
+
+
+def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:
+    """Settings from dotted keys. One person alone judges an item once; a team three times.
+
+    Raises:
+        ConfigError: carries all findings.
+    """
+    nested: dict[str, Any] = {"overlap": 1} if alone else {}
+    for key, value in given.items():
+        *path, last = key.split(".")
+        inner = nested
+        for name in path:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    try:
+        return AnnotationConfig(**nested)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors()]
+        raise ConfigError("; ".join(found)) from error
+
+
+def gather(
+    source: str,
+    config: AnnotationConfig,
+    *,
+    known: Mapping[str, Sequence[Path]],
+    gold_of_run: int,
+    columns: Mapping[str, str] | None,
+    features: Path | None,
+    split: str,
+    sql: Path | None,
+) -> Gathered:
+    """Items of a source with the rows of their queries, and gold; says what was left out."""
+    from prefloop.annotation.items import blinded
+    from prefloop.annotation.sources import read_items
+    from prefloop.annotation.sources_known import known_items
+
+    found = read_items(source, config, split=split, columns=columns, features=features)
+    extra = [known_items(path, role, columns) for role, paths in known.items() for path in paths]
+    bad = [row for one in (found, *extra) for row in one.bad]
+    for row in bad[:SHOWN]:
+        note(f"  line {row.line}: {row.reason}")
+    if len(bad) > SHOWN:
+        note(f"  and {len(bad) - SHOWN:,} more rows that could not be read")
+    items = [item for one in extra for item in one.items]
+    items += _gold_of_run(Path(source), gold_of_run, config.seed) if gold_of_run else []
+    items = [blinded(item) for item in (*items, *found.items)]
+    database = sql or _league(source)
+    return Gathered(with_results(items, database) if database else items, found.described, found.labels)
+
+
+def _gold_of_run(run: Path, count: int, seed: int) -> list[NewItem]:
+    from prefloop.annotation.sources_known import gold_from_execution
+    from prefloop.records import Completion, Judgement, Prompt
+    from prefloop.store.tables import read_records
+
+    checked = run / "stages" / "execution-judgements.parquet"  # of a run that another judge labels
+    judged = read_records(checked if checked.is_file() else run / "judgements.parquet", Judgement)
+    prompts = read_records(run / "prompts.parquet", Prompt)
+    return gold_from_execution(prompts, read_records(run / "completions.parquet", Completion), judged, count, seed)
+
+
+def with_results(items: Sequence[NewItem], database: Path) -> list[NewItem]:
+    """Items with what their answers' queries return on a copy of `database`, run in the sandbox."""
+    from prefloop.annotation.results import run_answers
+
+    found: list[NewItem] = []
+    for start in range(0, len(items), _AT_ONCE):
+        part = items[start : start + _AT_ONCE]
+        results = iter(run_answers([one.text for item in part for one in item.answers], database))
+        found += [replace(item, results=tuple(asdict(next(results)) for _ in item.answers)) for item in part]
+    return found
+
+
+def _league(source: str) -> Path | None:
+    """The league on which an nba-sql run's answers are examined."""
+    manifest = Path(source).expanduser() / "stages" / "prompts.json"
+    prompts = Path(source).expanduser() / "prompts.parquet"
+    if not manifest.is_file() or not prompts.is_file():
+        return None
+    from prefloop.records import Prompt
+    from prefloop.store.tables import read_records
+    from prefloop.tasks.nba.task import NAME, judge_databases
+
+    asked = read_records(prompts, Prompt)
+    return judge_databases()[0] if asked and asked[0].task == NAME else None
+
+
+def collect_project(source: str, out: Path | None, *, include_surplus: bool = False) -> dict[str, Any]:
+    """Write what people judged into a folder; a run's own is replaced by the newer one.
+
+    Raises:
+        DataError: there is no project.
+        StoreError: the folder holds something else.
+    """
+    from prefloop.annotation.database import open_database
+    from prefloop.annotation.export import export_project
+    from prefloop.annotation.items import has_project
+
+    path = Path(source).expanduser()
+    place = path / DATABASE if path.is_dir() else source
+    if "://" not in source and not Path(place).is_file():
+        raise DataError(f"{place} does not exist: 'prefloop annotate {source}' makes it")
+    if out is None and not path.is_dir():
+        raise ConfigError("give --out: a database has no run folder to write into")
+    target = out or path / PEOPLE
+    database = open_database(place)
+    try:
+        with database.reading.connect() as connection:
+            if not has_project(connection):
+                raise DataError(f"{database.shown} holds no project: 'prefloop annotate SOURCE' makes one")
+            connection.rollback()
+            found = export_project(connection, target, include_surplus=include_surplus, overwrite=out is None)
+    finally:
+        database.close()
+    return json.loads(json.dumps({**found, "out": str(target)}))  # type: ignore[no-any-return]

@@ -1,0 +1,277 @@
+"""The pages of a rater: come in, read the guidelines, judge, look at one's own verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from prefloop.annotation.accounts import (
+    Person,
+    accept_invite,
+    close_session,
+    hash_password,
+    look_up_invite,
+    open_session,
+    sign_in,
+)
+from prefloop.annotation.guards import clear_session, set_session
+from prefloop.annotation.people import page_person, service_of, session_token
+from prefloop.annotation.protocol import SKIPS, RefusedError
+from prefloop.annotation.queue import Nothing, lease
+from prefloop.annotation.rendering import messages_html, to_html
+from prefloop.annotation.results import result_table
+from prefloop.annotation.schema import item, judgement, rater
+from prefloop.annotation.service import Service
+from prefloop.annotation.shown import Shown, last_verdict, show, shown_before
+from prefloop.annotation.stream import read_project
+from prefloop.config.annotation import AnnotationConfig
+
+HERE = Path(__file__).parent
+TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+OWN = 200
+"""Own verdicts listed."""
+STRENGTHS = (
+    (1, "much better", "left"),
+    (2, "better", "left"),
+    (3, "about equal", ""),
+    (4, "better", "right"),
+    (5, "much better", "right"),
+)
+
+router = APIRouter(include_in_schema=False)
+Somebody = Annotated[Person, Depends(page_person)]
+Running = Annotated[Service, Depends(service_of)]
+
+
+def page(template: str, request: Request, person: Person | None, status: int = 200, /, **values: Any) -> HTMLResponse:
+    """A template, with what every page shows."""
+    service = service_of(request)
+    shared = {"person": person, "insecure": service.address.insecure, "alone": service.alone}
+    return HTMLResponse(TEMPLATES.get_template(template).render(**shared, **values), status)
+
+
+@router.get("/")
+async def home(person: Somebody) -> Response:
+    """The desk for the person who runs it, the queue for others."""
+    return RedirectResponse("/desk" if person.role == "admin" else "/judge", 303)
+
+
+@router.get("/login")
+async def login_page(request: Request) -> Response:
+    return page("login.html", request, None, error="", name="")
+
+
+@router.post("/login")
+async def login(
+    request: Request, service: Running, name: Annotated[str, Form()], password: Annotated[str, Form()]
+) -> Response:
+    address = request.client.host if request.client else ""
+    try:
+        token = await sign_in(service, name, password, address, session_token(request))
+    except RefusedError as error:
+        return page("login.html", request, None, 403, error=str(error), name=name)
+    return _signed_in(service, token)
+
+
+@router.post("/logout")
+async def logout(service: Running, token: Annotated[str | None, Depends(session_token)]) -> Response:
+    if token:
+        await service.write(lambda connection: close_session(connection, token))
+    response = RedirectResponse("/login", 303)
+    clear_session(response, service.address)
+    return response
+
+
+@router.get("/join")
+async def join_page(request: Request) -> Response:
+    """The invitation stands in the link's fragment, which browsers send to nobody and servers do not log."""
+    return page("join.html", request, None, error="", name="", token="")
+
+
+@router.post("/join")
+async def join(
+    request: Request,
+    service: Running,
+    token: Annotated[str, Form()],
+    name: Annotated[str, Form()] = "",
+    password: Annotated[str, Form()] = "",
+) -> Response:
+    now = service.clock()
+    try:
+        invited = await service.read(lambda connection: look_up_invite(connection, token, now))
+        who = invited.name or name
+        by_link = service.alone and invited.role == "admin" and not password
+        project = (await service.read(read_project)).config.name
+        hashed = None if by_link else await hash_password(password, who, project)
+        who = who or ("me" if by_link else "")
+        found = await service.write(lambda connection: _accept(connection, token, who, hashed, now))
+    except RefusedError as error:
+        return page("join.html", request, None, 403, error=str(error), name=name, token=token)
+    return _signed_in(service, found, "/judge")
+
+
+@router.get("/welcome")
+async def welcome_page(request: Request, person: Somebody, service: Running) -> Response:
+    config = (await service.read(read_project)).config
+    return page("welcome.html", request, person, project=config, text=_welcome(config))
+
+
+@router.post("/welcome")
+async def welcome(person: Somebody, service: Running) -> Response:
+    config = (await service.read(read_project)).config
+    agreed = {"guidelines": _hash(config.guidelines), "consent": _hash(config.consent)}
+    await service.write(lambda c: c.execute(sa.update(rater).where(rater.c.id == person.id).values(**agreed)))
+    return RedirectResponse("/judge", 303)
+
+
+@router.get("/judge")
+async def work(request: Request, person: Somebody, service: Running) -> Response:
+    """The item that this person holds, or the next one."""
+    config = (await service.read(read_project)).config
+    if await service.read(partial(_unread, rater_id=person.id, config=config)):
+        return RedirectResponse("/welcome", 303)
+    now = service.clock()
+    found = await service.write(lambda connection: lease(connection, person.id, now))
+    counts = await service.read(lambda connection: _counts(connection, person.id))
+    if isinstance(found, Nothing):
+        project = await service.read(read_project)
+        return page("nothing.html", request, person, project=config, reason=found.reason, why=project.reason, **counts)
+    shown = await service.read(lambda connection: show(connection, found, person.id))
+    return await asyncio.to_thread(_item_page, request, person, config, shown, counts)
+
+
+@router.get("/judge/last")
+async def last(person: Somebody, service: Running, before: int | None = None) -> Response:
+    """Back to the last verdict, or to the one before a verdict."""
+    found = await service.read(lambda connection: last_verdict(connection, person.id, before))
+    return RedirectResponse(f"/judge/{found[0]}/{found[1]}" if found else "/judge", 303)
+
+
+@router.get("/judge/{item_id}/{turn}")
+async def again(request: Request, item_id: str, turn: int, person: Somebody, service: Running) -> Response:
+    """An item that this person was shown before."""
+    config = (await service.read(read_project)).config
+    shown = await service.read(lambda connection: shown_before(connection, item_id, turn, person.id))
+    counts = await service.read(lambda connection: _counts(connection, person.id))
+    return await asyncio.to_thread(_item_page, request, person, config, shown, counts)
+
+
+@router.get("/mine")
+async def mine(request: Request, person: Somebody, service: Running) -> Response:
+    """One's own verdicts, newest first."""
+    rows = await service.read(lambda connection: _own(connection, person.id))
+    return page("mine.html", request, person, rows=rows, most=OWN)
+
+
+def _signed_in(service: Service, token: str, place: str = "/") -> Response:
+    response = RedirectResponse(place, 303)
+    set_session(response, service.address, token)
+    return response
+
+
+def _accept(connection: sa.Connection, token: str, name: str, hashed: str | None, now: int) -> str:
+    return open_session(connection, accept_invite(connection, token, name, hashed, now), now)
+
+
+def _item_page(
+    request: Request, person: Person, config: AnnotationConfig, shown: Shown, counts: dict[str, int]
+) -> Response:
+    """In a thread of its own: hostile text can take seconds to render."""
+    results = [answer.result for answer in shown.answers]
+    hashes = {result["identical_to"] for result in results if result}
+    answers = [
+        {
+            "index": answer.index,
+            "label": _label(place, len(shown.answers)),
+            "html": Markup(rendered(answer.text)),
+            "text": answer.text,
+            "result": Markup(table(answer.result)) if answer.result else "",
+        }
+        for place, answer in enumerate(shown.answers)
+    ]
+    return page(
+        "work.html",
+        request,
+        person,
+        project=config,
+        shown=shown,
+        prompt=question(shown.messages),
+        context={title: Markup(to_html(text)) for title, text in shown.context.items()},
+        answers=answers,
+        identical=len(hashes) == 1 and None not in hashes and all(results),
+        strengths=STRENGTHS,
+        skips=SKIPS,
+        **counts,
+    )
+
+
+def _label(place: int, of: int) -> str:
+    return ("Left", "Right")[place] if of == 2 else "ABCDEFGHI"[place]
+
+
+def question(messages: Sequence[Mapping[str, str]]) -> Markup:
+    """The conversation; one question stands without its role."""
+    alone = len(messages) == 1 and messages[0]["role"] == "user"
+    return Markup(rendered(messages[0]["content"]) if alone else messages_html(messages))
+
+
+@lru_cache(maxsize=256)
+def rendered(text: str) -> str:
+    """`to_html`; what several people read at a time is rendered once."""
+    return to_html(text)
+
+
+def table(result: dict[str, Any]) -> str:
+    return result_table(result["rows"], result["columns"], result["error"], count=result["count"])
+
+
+def _counts(connection: sa.Connection, rater_id: int) -> dict[str, int]:
+    """Own verdicts, and the slots of the project that are filled and wanted."""
+    own = connection.scalar(
+        sa.select(sa.func.count()).where(
+            judgement.c.rater_id == rater_id, judgement.c.current, judgement.c.kind != "withdrawn"
+        )
+    )
+    totals = sa.select(sa.func.sum(item.c.done), sa.func.sum(item.c.target)).where(item.c.role == "item")
+    done, wanted = connection.execute(totals.where(item.c.status != "aside")).one()
+    return {"own": own or 0, "done": done or 0, "wanted": wanted or 0}
+
+
+def _own(connection: sa.Connection, rater_id: int) -> list[Any]:
+    rows = (
+        sa.select(judgement, item.c.messages)
+        .join(item, item.c.id == judgement.c.item_id)
+        .where(judgement.c.rater_id == rater_id, judgement.c.current, judgement.c.kind != "withdrawn")
+        .where(item.c.role != "training")
+        .order_by(judgement.c.seq.desc())
+    )
+    return list(connection.execute(rows.limit(OWN)).all())
+
+
+def _unread(connection: sa.Connection, rater_id: int, config: AnnotationConfig) -> bool:
+    """Whether there are guidelines, or a text to agree to, that this person has not seen in this wording."""
+    if not any(_welcome(config).values()):
+        return False
+    row = connection.execute(sa.select(rater.c.guidelines, rater.c.consent).where(rater.c.id == rater_id)).one()
+    return (row.guidelines, row.consent) != (_hash(config.guidelines), _hash(config.consent))
+
+
+def _welcome(config: AnnotationConfig) -> dict[str, Markup]:
+    texts = {"guidelines": config.guidelines, "consent": config.consent}
+    return {name: Markup(to_html(text) if text.strip() else "") for name, text in texts.items()}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,228 @@
+"""`prefloop annotate`: a ready queue in the browser from one command; the database is made where there is none."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import webbrowser
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from prefloop.annotation.accounts import invite
+from prefloop.annotation.database import Database, open_database, owned
+from prefloop.annotation.imported import add_labels
+from prefloop.annotation.items import NewItem, add_items, create_project, has_project
+from prefloop.annotation.schema import rater
+from prefloop.annotation.service import LOOPBACK, Address, Service, milliseconds
+from prefloop.annotation.stream import read_project
+from prefloop.annotation.writer import Writer
+from prefloop.config.annotation import AnnotationConfig
+from prefloop.errors import ConfigError, DataError
+from prefloop.progress import note
+from prefloop.records import Judgement
+
+PORT = 8642
+EVERYWHERE = ("0.0.0.0", "::")
+LINK_HOURS = 24
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a new project is made of."""
+
+    items: Sequence[NewItem]
+    source: str
+    """What was read, for people."""
+    labels: Sequence[Judgement] = ()
+    """What people said of the items elsewhere."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the server listens, and how it is reached."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None: 8642, or any free one where that is taken."""
+    public_url: str | None = None
+    """What browsers use, where a proxy in front speaks HTTPS, or where `host` is every address of the machine."""
+    certificate: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+    """Plain HTTP beyond this machine."""
+    browser: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Nobody else can reach it."""
+        return self.host in LOOPBACK and self.public_url is None
+
+    def address(self, port: int) -> Address:
+        """What browsers use.
+
+        Raises:
+            ConfigError: plain HTTP beyond this machine, or a certificate without its key.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("--tls-cert and --tls-key belong together: give both")
+        for path in (self.certificate, self.key):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"{path} does not exist: give the certificate and its key as PEM files")
+        if self.host in EVERYWHERE and self.public_url is None:
+            raise ConfigError(
+                f"--host {self.host} listens on every address of this machine: say by which name people reach it, "
+                f"--public-url https://NAME:{port}"
+            )
+        if self.public_url is not None:
+            return Address(self.public_url.rstrip("/"), self.insecure)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return Address(f"{'https' if self.certificate else 'http'}://{host}:{port}", self.insecure)
+
+
+def annotate(
+    place: str | Path,
+    read: Callable[[AnnotationConfig], Gathered] | None,
+    config: AnnotationConfig,
+    serving: Serving,
+) -> None:
+    """Serve the project at a path or URL until Ctrl-C.
+
+    Args:
+        read: gives the items and says where they are from; not called for a project that there is.
+        config: settings of a new project; one that there is keeps its own.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        DataError: a new project without an item.
+        StoreError: the database cannot be used, or another process serves it.
+    """
+    listener = _listen(serving)
+    port = listener.getsockname()[1]
+    address = serving.address(port)
+    database = open_database(place)
+    try:
+        with owned(database):
+            writer = Writer(database.writing)
+            prepare(database, writer, read, config)
+            service = Service(database, writer, address, alone=serving.alone)
+            _announce(service, serving, _admin_link(service))
+            _run(service, serving, listener)
+    finally:
+        listener.close()
+        database.close()
+
+
+def prepare(
+    database: Database,
+    writer: Writer,
+    read: Callable[[AnnotationConfig], Gathered] | None,
+    config: AnnotationConfig,
+) -> None:
+    """Set up an empty database."""
+    with database.reading.connect() as connection:
+        if has_project(connection):
+            kept = read_project(connection).config
+            if kept != config:
+                note(f"{database.shown} has a project, whose settings hold: {_differences(kept, config)}")
+            return
+    if read is None:
+        raise DataError(f"{database.shown} holds no project yet: name what is to be judged, a run folder or a file")
+    found = read(config)
+    if not any(new.role == "item" for new in found.items):
+        raise DataError(f"{found.source} gives nothing to judge: no prompt with two different answers")
+    now = milliseconds()
+
+    def fill(connection: sa.Connection) -> tuple[int, Counter[str]]:  # a project appears whole or not at all
+        create_project(connection, config, found.source, now)
+        return add_items(connection, found.items), add_labels(connection, found.labels, now)
+
+    added, labels = writer.run(fill)
+    note(f"{added:,} items from {found.source}")
+    if labels:
+        said = ", ".join(f"{count:,} {what}" for what, count in sorted(labels.items()))
+        note(f"verdicts that people gave elsewhere: {said}")
+
+
+def _differences(kept: AnnotationConfig, given: AnnotationConfig) -> str:
+    """What the project has otherwise than the command line says."""
+    both = (kept.model_dump(mode="json"), given.model_dump(mode="json"))
+    return ", ".join(
+        f"{name}={both[0][name]!r}, not {both[1][name]!r}" for name in both[0] if both[0][name] != both[1][name]
+    )
+
+
+def _listen(serving: Serving) -> socket.socket:
+    """The port is taken first: nothing is prepared for a server that cannot listen."""
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    for port in (PORT, 0) if serving.port is None else (serving.port,):
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((serving.host, port))
+        except OSError as error:
+            listener.close()
+            failure = error
+            continue
+        listener.listen(1024)  # a browser that comes before the app is up waits
+        return listener
+    raise ConfigError(
+        f"cannot listen on {serving.host}, port {serving.port or PORT} ({failure.strerror}): choose another with "
+        "--host and --port"
+    )
+
+
+def _admin_link(service: Service) -> str:
+    """A one-time link for the first admin; on one's own machine, for its admin at every start."""
+    now = service.clock()
+
+    def make(connection: sa.Connection) -> str | None:
+        admins = sa.select(rater.c.id).where(rater.c.role == "admin", rater.c.status == "active").order_by(rater.c.id)
+        admin = connection.execute(admins.add_columns(rater.c.password)).first()
+        if admin is None:
+            return invite(connection, "admin", now, LINK_HOURS)
+        if service.alone and admin.password is None:
+            return invite(connection, "admin", now, LINK_HOURS, rater_id=admin.id)
+        return None
+
+    token = service.writer.run(make)
+    return f"{service.address.origin}/join#{token}" if token else service.address.origin
+
+
+def _announce(service: Service, serving: Serving, link: str) -> None:
+    first = "#" in link
+    print(f"\n  {service.database.shown}\n  open  {link}", flush=True)
+    if first:
+        print(f"        (works once, for {LINK_HOURS} hours; it makes you the project's admin)", flush=True)
+    print("  stop  Ctrl-C; nothing is lost\n", flush=True)
+    if serving.browser and serving.alone and sys.stdout.isatty():
+        webbrowser.open(link)
+
+
+def _run(service: Service, serving: Serving, listener: socket.socket) -> None:
+    import uvicorn
+
+    from prefloop.annotation.app import create_app
+
+    config = uvicorn.Config(
+        create_app(service),
+        log_level="warning",
+        server_header=False,
+        proxy_headers=serving.public_url is not None and serving.certificate is None,
+        ssl_certfile=serving.certificate,
+        ssl_keyfile=serving.key,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    # After its orderly end the server raises the signal that ended it once more: it has been obeyed.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        uvicorn.Server(config).run([listener])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        service.close()

@@ -1,0 +1,147 @@
+"""What a rater is shown next, and in which order its answers stand. Reads only; `prefloop.annotation.queue` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from prefloop.annotation.protocol import SCORED, RefusedError
+from prefloop.annotation.schema import answer, item, judgement, project, rater, showing
+from prefloop.config.annotation import AnnotationConfig
+
+Connection = sa.Connection
+REPEAT_AFTER = 10
+"""Least verdicts between an item and its repeat."""
+AGAIN = ("expired", "released")
+"""States of a showing after which its rater may get the item again, in the same order."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the queue needs to know of its project."""
+
+    config: AnnotationConfig
+    state: str
+    reason: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class Next:
+    """An item that may be shown."""
+
+    item_id: str
+    turn: int
+    order: tuple[int, ...]
+    """Answer indices from left to right."""
+    shown: bool
+    """Whether this rater has had it before, and its showing stands in the database."""
+
+
+def read_project(connection: Connection) -> Project:
+    """The one project of this database."""
+    return _project(connection.execute(sa.select(project)).one())
+
+
+def read_asking(connection: Connection, rater_id: int) -> tuple[Project, bool]:
+    """The project, and whether this rater has passed its calibration.
+
+    Raises:
+        RefusedError: the rater's part is over.
+    """
+    both = sa.select(project.c["settings", "state", "reason", "secret"], rater.c.qualified)
+    mine = both.join_from(project, rater, rater.c.id == rater_id).where(rater.c.status == "active")
+    row = connection.execute(mine).first()
+    if row is None:
+        raise RefusedError("forbidden", "this account has been closed: ask the person who runs the project")
+    return _project(row), row.qualified
+
+
+def next_item(connection: Connection, found: Project, rater_id: int, qualified: bool) -> Next | None:
+    """Calibration first; then hidden gold and repeats at their shares, drawn from the secret and the rater's count."""
+    if not qualified:
+        training = unseen(connection, found, rater_id, "training")
+        if training or found.config.qualification:
+            return training
+    judged = connection.scalar(
+        sa.select(sa.func.count()).where(judgement.c.rater_id == rater_id, judgement.c.revision == 0)
+    )
+    drawn, gold = _drawn(found.secret, "stream", rater_id, judged), found.config.gold_share
+    if drawn < gold and (hidden := unseen(connection, found, rater_id, "gold")):
+        return hidden
+    if gold <= drawn < gold + found.config.repeat_share and (again := _to_repeat(connection, rater_id)):
+        return again
+    return unseen(connection, found, rater_id, "item")
+
+
+def unseen(connection: Connection, found: Project, rater_id: int, role: str) -> Next | None:
+    """The first item of a role that has a free slot and that this rater has not answered."""
+    answers = sa.select(sa.func.count()).where(answer.c.item_id == item.c.id).scalar_subquery()
+    wanted = _open_to(rater_id, role, item.c.id, showing.c.order, answers.label("answers"))
+    if role == "item":
+        wanted = wanted.where(item.c.done + item.c.leased < item.c.target)
+    row = connection.execute(wanted.order_by(item.c.position).limit(1)).first()
+    if row is None:
+        return None
+    order = row.order or sides(found.secret, rater_id, row.id, row.answers)
+    return Next(row.id, 0, tuple(order), row.order is not None)
+
+
+def sides(secret: str, rater_id: int, item_id: str, answers: int) -> tuple[int, ...]:
+    """Answer indices from left to right, by the project's secret, the rater and the item."""
+    order = list(range(answers))
+    random.Random(_seed(secret, "sides", rater_id, item_id)).shuffle(order)
+    return tuple(order)
+
+
+def why_none(connection: Connection, found: Project, rater_id: int, qualified: bool) -> str:
+    """``held`` where a slot may come free again, else ``done``, or ``unqualified``."""
+    if found.config.qualification and not qualified:
+        return "unqualified"
+    waiting = _open_to(rater_id, "item", item.c.id).where(item.c.done < item.c.target)
+    return "held" if connection.execute(waiting.limit(1)).first() else "done"
+
+
+def _open_to(rater_id: int, role: str, *columns: Any) -> sa.Select[Any]:
+    """Open items of a role that this rater has not answered or skipped, whether or not a slot is free."""
+    mine = sa.and_(showing.c.item_id == item.c.id, showing.c.rater_id == rater_id, showing.c.turn == 0)
+    return (
+        sa.select(*columns)
+        .select_from(item.outerjoin(showing, mine))
+        .where(item.c.role == role, item.c.status == "open")
+        .where(showing.c.state.is_(None) | showing.c.state.in_(AGAIN))
+    )
+
+
+def _to_repeat(connection: Connection, rater_id: int) -> Next | None:
+    """An item that the rater judged a while ago and has not been asked again, sides swapped."""
+    repeated = sa.exists().where(
+        showing.c.item_id == judgement.c.item_id, showing.c.rater_id == rater_id, showing.c.turn == 1
+    )
+    mine = (
+        sa.select(judgement.c["item_id", "order"])
+        .join(item, item.c.id == judgement.c.item_id)
+        .where(judgement.c.rater_id == rater_id, judgement.c.turn == 0, judgement.c.current)
+        .where(judgement.c.kind.in_(SCORED), item.c.role == "item", ~repeated)
+    )
+    row = connection.execute(mine.order_by(judgement.c.seq.desc()).offset(REPEAT_AFTER).limit(1)).first()
+    return Next(row.item_id, 1, tuple(reversed(row.order)), False) if row else None
+
+
+def _project(row: Any) -> Project:
+    return Project(AnnotationConfig.model_validate(row.settings), row.state, row.reason, row.secret)
+
+
+def _seed(secret: str, *parts: object) -> int:
+    text = ":".join(map(str, parts)).encode()
+    return int.from_bytes(hmac.new(secret.encode(), text, hashlib.sha256).digest()[:8], "big")
+
+
+def _drawn(secret: str, *parts: object) -> float:
+    """Uniform in [0, 1), with the 53 bits that a float has."""
+    return float((_seed(secret, *parts) >> 11) / 2**53)

@@ -1,0 +1,209 @@
+"""`prefloop annotate` and `prefloop collect` from the command line, and what a new project is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+from annotation_server import new_item
+from typer.testing import CliRunner
+
+from prefloop.annotation import schema
+from prefloop.annotation.database import open_database
+from prefloop.annotation.imported import add_labels
+from prefloop.annotation.items import add_items, blinded, create_project
+from prefloop.annotation.open import default_database, settings_of
+from prefloop.annotation.serve import Serving
+from prefloop.cli.app import app
+from prefloop.config.annotation import AnnotationConfig
+from prefloop.errors import ConfigError
+from prefloop.records import Judgement
+
+ROWS = [{"prompt": f"Question {i}?", "answers": [f"first {i}", f"second {i}"]} for i in range(4)]
+
+
+@contextmanager
+def annotating(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of its own process, and the link it printed."""
+    command = [sys.executable, "-m", "prefloop", "annotate", "--no-browser", "--port", str(free_port()), *arguments]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            link = next((found[1] for line in process.stdout if (found := re.search(r"open\s+(\S+)", line))), "")
+            assert link, process.stderr.read() if process.stderr else ""
+            yield process, link
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def sign_in(link: str) -> httpx2.Client:
+    origin, token = link.split("/join#")
+    client = httpx2.Client(base_url=origin, headers={"Origin": origin}, follow_redirects=True)
+    assert client.post("/join", data={"token": token}).status_code == 200
+    return client
+
+
+def judge_all(client: httpx2.Client) -> list[str]:
+    """One verdict on every item; their client ids."""
+    sent = []
+    while True:
+        found = client.post("/api/v1/next").json()
+        if "nothing" in found:
+            return sent
+        sent.append(f"00000000-0000-4000-8000-{len(sent):012d}")
+        body = {"client_id": sent[-1], "item_id": found["id"], "turn": found["turn"], "kind": "choice", "strength": 2}
+        assert client.post("/api/v1/judgements", json=body).status_code == 200
+
+
+def test_from_a_file_of_answers_to_a_preference_set(tmp_path: Path) -> None:
+    """Start, judge, stop by SIGTERM, start again, collect, prefer."""
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, [*ROWS, {"prompt": "", "answers": ["a", "b"]}])))
+    with annotating("answers.jsonl", "--set", "repeat_share=0", cwd=tmp_path) as (process, link):
+        client = sign_in(link)
+        sent = judge_all(client)
+        assert len(sent) == 4
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr
+        said = process.stderr.read()
+    assert "4 items from answers.jsonl" in said
+    assert "line 5: " in said
+    with annotating("--database", "answers.annotation.db", cwd=tmp_path) as (_, again):
+        assert sign_in(again).post("/api/v1/next").json() == {"nothing": "done"}
+    result = CliRunner().invoke(
+        app, ["collect", str(tmp_path / "answers.annotation.db"), "--out", str(tmp_path / "out")]
+    )
+    assert result.output == f"4 verdicts of 1 people, 4 pairs in {tmp_path / 'out'}\n"
+    pairs = [json.loads(line) for line in (tmp_path / "out/preferences/preferences.jsonl").read_text().splitlines()]
+    assert sorted(pair["prompt"][0]["content"] for pair in pairs) == [row["prompt"] for row in ROWS]
+
+
+def test_a_second_server_on_the_same_project_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    with annotating("answers.jsonl", cwd=tmp_path):
+        command = [
+            sys.executable,
+            "-m",
+            "prefloop",
+            "annotate",
+            "answers.jsonl",
+            "--no-browser",
+            "--port",
+            str(free_port()),
+        ]
+        second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert second.returncode == 5
+    assert "another process serves" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name what is to be judged"),
+        (["gone.jsonl"], "gone.jsonl"),
+        (["--database", "new.db"], "holds no project yet"),
+        (["one.jsonl"], "gives nothing to compare: 1 prompts with fewer than two"),
+        (["answers.jsonl", "--set", "overlap=0"], "overlap"),
+        (["answers.jsonl", "--set", "colour=red"], "colour"),
+        (["answers.jsonl", "--host", "0.0.0.0"], "--public-url"),
+        (["answers.jsonl", "--public-url", "http://rate.example.org"], "plain HTTP"),
+        (["answers.jsonl", "--tls-cert", "c.pem"], "belong together"),
+        (["answers.jsonl", "--database", "mysql://root:secret@host/x"], "not known"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_served(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "p", "answers": ["a"]}))
+    command = [sys.executable, "-m", "prefloop", "annotate", "--no-browser", *arguments]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60, env=os.environ
+    )
+    assert result.returncode in (2, 3), result.stderr
+    assert said in result.stderr
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_alone_one_verdict_is_enough_and_a_team_gives_three() -> None:
+    assert settings_of({}, alone=True).overlap == 1
+    assert settings_of({}, alone=False).overlap == 3
+    assert settings_of({"overlap": 2, "selection.strategy": "random"}, alone=True).selection.strategy == "random"
+    with pytest.raises(ConfigError, match=r"overlap: .*; selection\.ranked: "):
+        settings_of({"overlap": 0, "selection.ranked": 1}, alone=True)
+    assert Serving().alone
+    assert not Serving(public_url="https://x.example").alone
+
+
+def test_a_project_lies_beside_what_it_is_about(tmp_path: Path) -> None:
+    assert default_database(str(tmp_path)) == tmp_path / "annotation.db"
+    assert default_database("owner/name").name == "owner--name.annotation.db"
+
+
+def test_an_index_says_nothing_of_who_wrote_the_answer() -> None:
+    items = [blinded(new_item(f"q{i}", "good", "bad", role="gold", known={"best": [0]}, expected={"best": 1, "judge": "j"}))
+             for i in range(200)]  # fmt: skip
+    first = [item.answers[0].policy for item in items]
+    assert 70 < first.count("policy-0") < 130
+    for item in items:
+        assert item.known
+        assert item.expected
+        assert item.answers[item.known["best"][0]].text == "good"
+        assert item.answers[item.expected["best"]].text == "bad"
+        assert blinded(item) == item  # the order is the answers' own
+    tie = blinded(new_item("q", "a", "b", role="gold", known={"best": ["tie"]}))
+    assert tie.known == {"best": ["tie"]}
+
+
+def test_what_people_said_elsewhere_counts(tmp_path: Path) -> None:
+    items = [new_item(f"q{i}", "a", "b") for i in range(3)]
+
+    def label(number: int, rater: str, value: float | None, **raw: Any) -> Judgement:
+        ids = tuple(completion.id for completion in items[number].answers)[::-1]  # shown the other way round
+        return Judgement.create(items[number].prompt.id, ids, f"people/{rater}", "choice", value, raw=raw)
+
+    strange = Judgement.create("p", ("x", "y"), "people/ann", "choice", 1.0)
+    labels = [
+        label(0, "ann", 1.0),
+        label(0, "bob", 0.5),
+        label(0, "cy", 0.0),
+        label(1, "ann", 0.5, choice="both bad"),
+        strange,
+    ]
+    database = open_database(tmp_path / "a.db")
+    with database.writing.begin() as connection:
+        create_project(connection, AnnotationConfig(overlap=2, extra_raters=0), "test", 1)
+        add_items(connection, items)
+        found = add_labels(connection, labels, 5)
+        rows = connection.execute(sa.select(schema.judgement).order_by(schema.judgement.c.seq)).all()
+        states = connection.execute(
+            sa.select(schema.item.c.done, schema.item.c.status).order_by(schema.item.c.position)
+        ).all()
+        people = connection.execute(sa.select(schema.rater)).all()
+    database.close()
+    assert dict(found) == {"taken": 3, "more than the item's target": 1, "about answers that are no item": 1}
+    assert [(row.strength, row.order, row.counted) for row in rows] == [
+        (2, [1, 0], True),
+        (3, [1, 0], True),
+        (0, [1, 0], True),
+    ]
+    assert [tuple(row) for row in states] == [(2, "closed"), (1, "open"), (0, "open")]
+    assert {row.name for row in people} == {None}
+    assert all(row.status == "removed" and row.pseudonym.startswith("import-") for row in people)
