@@ -31,13 +31,13 @@ CONFIG = AnnotationConfig(
     overlap=2, extra_raters=1, skips=2, lease_minutes=1 / 60, gold_share=0.15, repeat_share=0.25
 )  # leases of a second
 ITEMS = [
-    *(new_item(i) for i in range(3)),
     new_item(3, expected={"best": 0, "judge": "a-judge"}),
+    *(new_item(i) for i in range(3)),
     *(new_item(i, "gold") for i in (4, 5)),
 ]
 RATERS = st.integers(1, 4)
 STRENGTHS = st.integers(0, 5)
-KINDS = ["choice", "choice", "skip", "withdrawn"]
+KINDS = ["choice", "withdrawn", "skip"]
 WAYS = st.sampled_from([*range(6), "skip", "skip", "hold", "hold"])
 
 
@@ -145,7 +145,7 @@ class Queues(RuleBasedStateMachine):
     @rule(which=st.integers(0, 100), kind=st.sampled_from(KINDS), strength=STRENGTHS, revises=st.sampled_from("-llw"))
     def say_more(self, which: int, kind: str, strength: int, revises: str) -> None:
         """On anything that was shown: in time, late, or for a second time."""
-        key = list(self.model.shown)[which % len(self.model.shown)]
+        key = list(self.model.shown)[-1 - which % len(self.model.shown)]
         self.judge(key, revises, kind=kind, **({"strength": strength} if kind == "choice" else {}))
 
     def judge(self, key: tuple[str, int, int], revises: str, **said: Any) -> None:

@@ -301,6 +301,14 @@ def test_the_skip_limit_sets_aside_until_asked_again(table: Table) -> None:
     assert (table.row().status, table.row().skipped) == ("aside", 3)
 
 
+@pytest.mark.parametrize("which", ["gold", "nothing"])
+def test_only_items_that_people_fill_are_asked_again(which: str, table: Table) -> None:
+    table.set([new_item(0, "gold")])
+    with pytest.raises(RefusedError, match="there is no item") as refused:
+        requeue(table.connection, table.items[0].id if which == "gold" else "0" * 20, 0)
+    assert refused.value.kind == "missing"
+
+
 def test_a_skip_that_is_taken_back_brings_the_item_back(table: Table) -> None:
     table.set([new_item(0)], overlap=3, skips=1)
     found = table.lease(A)

@@ -269,8 +269,8 @@ def test_skill_and_truth_are_recovered_better_than_by_majority(seed: int) -> Non
     found = one_coin_dawid_skene(unit, label, rater, len(truth), len(eta))
     lead = np.bincount(unit, 2 * label - 1, len(truth))
     by_majority = np.where(lead == 0, 0.5, (lead > 0) == truth).mean()
-    assert np.corrcoef(found.eta, eta)[0, 1] > 0.95
-    assert found.eta == pytest.approx(eta, abs=0.15)
+    assert np.corrcoef(found.eta, eta)[0, 1] > 0.9
+    assert found.eta == pytest.approx(eta, abs=0.15)  # four standard errors
     assert ((found.truth > 0.5) == truth).mean() > by_majority
 
 
@@ -278,6 +278,7 @@ WEAK = (1 + 3e-6, 1 + 1e-6)
 """A prior that only says where to start, as crowd-kit has none."""
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:crowdkit")
 def test_it_is_the_one_coin_model_of_crowd_kit() -> None:
     # with every unit mirrored either label is as likely before, which crowd-kit estimates
     _, _, unit, label, rater = labelled(5, units=80, raters=6)
@@ -289,6 +290,7 @@ def test_it_is_the_one_coin_model_of_crowd_kit() -> None:
     assert found.truth[answered] == pytest.approx(oracle.probas_.loc[answered, 1].to_numpy(), abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:crowdkit")
 def test_it_is_dawid_and_skene_where_confusion_is_symmetric() -> None:
     """Units and their mirror images make every confusion matrix symmetric, though Dawid and Skene fit all four cells."""
     _, _, unit, label, rater = labelled(6, units=80, raters=6)

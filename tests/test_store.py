@@ -232,3 +232,13 @@ def test_a_damaged_cache_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "a.db").write_bytes(b"no database" * 100)
     with pytest.raises(StoreError, match=r"a\.db cannot be used .*: delete it, or set PREFLOOP_CACHE"):
         Cache(tmp_path / "a.db")
+
+
+def test_what_people_are_judging_is_no_part_of_the_manifest(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", {"recipe": {}}, resume=False) as folder:
+        folder.document("a.json", dict)
+        (tmp_path / "run" / "annotation.db").write_bytes(b"x")
+        (tmp_path / "run" / "annotation.db-wal").write_bytes(b"y")
+        folder.finish({"schema": 1})
+    assert "a.json" in read_manifest(tmp_path / "run")["files"]
+    assert not [name for name in read_manifest(tmp_path / "run")["files"] if name.startswith("annotation")]

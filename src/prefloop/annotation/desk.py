@@ -13,11 +13,13 @@ from markupsafe import Markup
 
 from prefloop.annotation.accounts import Person, invite
 from prefloop.annotation.adjudication import case, disagreements
+from prefloop.annotation.control import record
 from prefloop.annotation.pages import STRENGTHS, Running, page, question, rendered, table
 from prefloop.annotation.people import page_person
 from prefloop.annotation.progress import Progress, local_midnight, progress
 from prefloop.annotation.protocol import Verdict
 from prefloop.annotation.schema import rater
+from prefloop.annotation.service import Service
 from prefloop.annotation.stream import read_project
 from prefloop.annotation.webhooks import adjudicate, remove_rater, requeue, set_state
 
@@ -81,11 +83,13 @@ async def invitation(
     role: Annotated[Literal["rater", "reviewer", "admin"], Form()],
 ) -> Response:
     """A link for one person, shown this once."""
-    now = service.clock()
-    token = await service.write(lambda connection: invite(connection, role, now, INVITE_HOURS, by=person.id))
-    return page(
-        "invited.html", request, person, link=f"{service.address.origin}/join#{token}", role=role, hours=INVITE_HOURS
-    )
+    return await _link(request, person, service, role, None)
+
+
+@router.post("/raters/{rater_id}/link")
+async def new_password(request: Request, rater_id: int, person: Admin, service: Running) -> Response:
+    """A link by which somebody who forgot it chooses a new password."""
+    return await _link(request, person, service, "", rater_id)
 
 
 @router.post("/raters/{rater_id}/remove")
@@ -150,6 +154,17 @@ async def settle(request: Request, item_id: str, person: Reviewer, service: Runn
     now = service.clock()
     await service.write(lambda connection: adjudicate(connection, person.id, verdict, now))
     return RedirectResponse("/desk/disagreements", 303)
+
+
+async def _link(request: Request, person: Person, service: Service, role: str, rater_id: int | None) -> Response:
+    now = service.clock()
+
+    def make(connection: sa.Connection) -> str:
+        record(connection, "invited", role if rater_id is None else f"rater {rater_id}: new password", now, person.id)
+        return invite(connection, role, now, INVITE_HOURS, rater_id)
+
+    link = f"{service.address.origin}/join#{await service.write(make)}"
+    return page("invited.html", request, person, link=link, role=role, hours=INVITE_HOURS)
 
 
 def _left(counts: Progress) -> str:

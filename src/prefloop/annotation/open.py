@@ -15,12 +15,11 @@ from prefloop.annotation.serve import Gathered, Serving, annotate
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
+from prefloop.store.run_folder import PROJECT
 
 if TYPE_CHECKING:
     from prefloop.annotation.items import NewItem
 
-DATABASE = "annotation.db"
-"""A run's project."""
 PEOPLE = "people"
 """A run's collected verdicts, where the judge `people` looks for them."""
 _AT_ONCE = 200
@@ -84,8 +83,8 @@ def default_database(source: str) -> Path:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return path / DATABASE
-    return Path(f"{path.stem if path.exists() or path.suffix else source.replace('/', '--')}.{DATABASE}").absolute()
+        return path / PROJECT
+    return Path(f"{path.stem if path.exists() or path.suffix else source.replace('/', '--')}.{PROJECT}").absolute()
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:
@@ -187,7 +186,7 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
     from prefloop.annotation.items import has_project
 
     path = Path(source).expanduser()
-    place = path / DATABASE if path.is_dir() else source
+    place = path / PROJECT if path.is_dir() else source
     if "://" not in source and not Path(place).is_file():
         raise DataError(f"{place} does not exist: 'prefloop annotate {source}' makes it")
     if out is None and not path.is_dir():

@@ -14,6 +14,7 @@ are those of `prefloop.maths.tally`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,8 +126,8 @@ def one_coin_dawid_skene(
 
     EM takes ``truth = σ(Σ_n ± log(η_r / (1 − η_r)))`` and ``η = (a − 1 + right) / (a + b − 2 + labels)`` in turn, where
     right counts each label by the chance that it is the true one. The likelihood is the same with all truths turned
-    round and every η replaced by 1 − η. It is read so that most raters are right, as in `crowd_bt`; known labels decide
-    it where there are any.
+    round and every η replaced by 1 − η. It is read as the known labels say, and where there are none so that most
+    raters are right: the search starts at the η of known labels and prior. This is the maximum next to the start.
 
     Args:
         unit_N, rater_N: [N] units 0..U−1 and raters 0..R−1; a rater's second label of a unit counts as another.
@@ -151,14 +152,14 @@ def one_coin_dawid_skene(
     """
     unit, rater = checked_indices(unit_N, n_units, "unit"), checked_indices(rater_N, n_raters, "rater")
     label, known = _labels(label_N, known_U, unit, rater, n_units)
-    right, wrong = _virtual_answers(eta_prior)
-    count_R = np.bincount(rater, minlength=n_raters)
-    eta_R = np.full(n_raters, right / (right + wrong))
+    virtual = _virtual_answers(eta_prior)
+    told = ~np.isnan(known[unit])
+    eta_R = _skills((label == known[unit])[told], rater[told], n_raters, virtual)
     for _ in range(EM_STEPS):
         odds_U = np.bincount(unit, (2 * label - 1) * logit(eta_R)[rater], n_units)
         truth_U = np.where(np.isnan(known), expit(odds_U), known)
         right_N = np.where(label == 1, truth_U[unit], 1 - truth_U[unit])
-        before, eta_R = eta_R, (right + np.bincount(rater, right_N, n_raters)) / (right + wrong + count_R)
+        before, eta_R = eta_R, _skills(right_N, rater, n_raters, virtual)
         if np.abs(eta_R - before).max(initial=0) < EM_STEP:
             return OneCoinDawidSkene(eta_R, truth_U)
     raise RuntimeError(f"no fit after {EM_STEPS} steps of EM: set a larger prior")
@@ -215,6 +216,12 @@ def _virtual_answers(eta_prior: tuple[float, float]) -> tuple[float, float]:
     if not (np.isfinite([a, b]).all() and a > b > 1):
         raise ValueError(f"priors need a > b > 1, not Beta({a}, {b})")
     return a - 1, b - 1
+
+
+def _skills(right_N: NDArray[Any], rater_N: Integers, n_raters: int, virtual: tuple[float, float]) -> Array:
+    hits_R, count_R = np.bincount(rater_N, right_N, n_raters), np.bincount(rater_N, minlength=n_raters)
+    skills: Array = (virtual[0] + hits_R) / (sum(virtual) + count_R)
+    return skills
 
 
 def _labels(

@@ -22,6 +22,8 @@ from prefloop.store.journal import FileJournal
 from prefloop.store.tables import Record, read_records, write_records
 
 RECIPE, MANIFEST, LOG, LOCK, WORK = "recipe.json", "manifest.json", "log.jsonl", ".lock", "work"
+PROJECT = "annotation.db"
+"""Where people judge the run's answers (`prefloop annotate`): it goes on changing, and no stage reads it."""
 
 
 class RunFolder:
@@ -145,7 +147,9 @@ class RunFolder:
         """Remove work in progress, also of runs inside this one, and write the manifest with every file's hash."""
         for work in sorted(self.root.rglob(WORK)):
             shutil.rmtree(work, ignore_errors=True)
-        files = [p for p in sorted(self.root.rglob("*")) if p.is_file() and p.name not in {LOG, LOCK, MANIFEST}]
+        volatile = {LOG, LOCK, MANIFEST}
+        files = [p for p in sorted(self.root.rglob("*")) if p.is_file() and p.name not in volatile]
+        files = [p for p in files if not p.name.startswith(PROJECT)]  # SQLite keeps more files beside it
         hashes = {str(p.relative_to(self.root)): file_hash(p) for p in files}
         write_json(self.root / MANIFEST, {**manifest, "files": hashes})
 
