@@ -40,7 +40,7 @@ class Load:
     latency: dict[str, list[float]] = field(default_factory=lambda: {"next": [], "submit": []})
     """Seconds from when it was due to the answer."""
     late: list[float] = field(default_factory=list)
-    """How long after it was due the generator itself set about a request: its own share in the latency."""
+    """How long after it was due the generator itself woke up: its own share in the latency."""
     errors: list[str] = field(default_factory=list)
 
     async def run(self) -> dict[str, Any]:
@@ -71,6 +71,7 @@ class Load:
 
     async def _come(self, due: float) -> None:
         clock = asyncio.get_running_loop().time
+        self.late.append(clock() - due)
         token = await self._idle.get()
         try:
             shown = await self._timed("next", token, None, due)
@@ -86,11 +87,9 @@ class Load:
 
     async def _timed(self, what: str, token: str, body: Any, due: float) -> Any:
         clock = asyncio.get_running_loop().time
-        begun = clock()
         answer = await self._post({"next": "next", "submit": "judgements"}[what], token, body)
         if due >= self._counted:
             self.latency[what].append(clock() - due)
-            self.late.append(max(begun - due, 0))
         return answer
 
     async def _post(self, path: str, token: str, body: Any) -> Any:

@@ -179,7 +179,7 @@ def size(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with served("--database", place) as server:
         before = server.megabytes()
         for page, sessions in {
-            "/work": accounts.sessions,
+            "/judge": accounts.sessions,
             "/mine": accounts.sessions,
             "/desk": (accounts.admin,),
         }.items():

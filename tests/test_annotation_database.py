@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from annotation_queue import new_item, open_project
+from annotation_queue import new_item, open_project, verdict
 from postgres import Postgres, running_postgres
 
-from prefloop.annotation.database import Database, database_url, open_database, owned
-from prefloop.annotation.schema import event, item, judgement, metadata, showing
+from prefloop.annotation.database import Database, database_url, open_database, owned, reason
+from prefloop.annotation.queue import Nothing, lease, submit
+from prefloop.annotation.schema import answer, event, item, judgement, metadata, showing
 from prefloop.annotation.writer import Writer
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, StoreError
+from prefloop.records import Prompt
 
 HOLD = """
 import sys
@@ -95,7 +98,6 @@ def test_checks_and_partial_indexes_are_those_of_the_schema(place: str, tmp_path
         return str(index.get("dialect_options", {}).get(f"{plain.dialect.name}_where", ""))
 
     assert described(migrated.reading) == described(plain)
-    assert _where({}) == ""
     partial = {one[0] for table in described(plain).values() for one in table[1] if one[3]}
     assert partial == {"uq_showing_held", "uq_judgement_current"}
     migrated.close()
@@ -224,7 +226,30 @@ def test_a_reader_sees_one_moment(database: Database) -> None:
 def test_errors_repeat_no_values(database: Database) -> None:
     with database.writing.connect() as connection, pytest.raises(sa.exc.DBAPIError) as refused:
         connection.execute(sa.insert(event).values(at=None, what="a-private-comment", about=""))
-    assert "a-private-comment" not in str(refused.value).replace("DETAIL", "").split("[SQL")[-1]
+    assert "a-private-comment" not in str(refused.value).split("[SQL")[-1]
+    assert "a-private-comment" not in reason(refused.value)
+
+
+def test_hostile_text_comes_back(place: str) -> None:
+    asked = new_item(0)
+    texts = ["NUL \0, half a pair \ud800, '); DROP TABLE item; --", "\u202e\U0001f600 \x1b[31m\n\r\t %s :name"]
+    answers = tuple(replace(one, text=text) for one, text in zip(asked.answers, texts, strict=True))
+    prompt = Prompt.create(({"role": "user", "content": "a \0 b"},), "t", "train", {"gold": "\0"})
+    asked = replace(asked, prompt=prompt, answers=answers)
+    config = AnnotationConfig(objectives=("brief",))
+    database = open_project(place, config, [asked])
+    said = verdict(asked.id, comment=texts[1] + "\0", edits={1: "'\0\""}, objectives={"brief": "left"})
+    with database.writing.begin() as connection:
+        assert lease(connection, 1, 0) != Nothing("done")
+        first = submit(connection, 1, said, 0)
+        assert (submit(connection, 1, said, 0).seq, first.state) == (first.seq, "counted")
+    with database.reading.connect() as connection:
+        stored = connection.scalars(sa.select(answer.c.text).order_by(answer.c.index)).all()
+        assert stored == [texts[0].replace("\0", "\ufffd").replace("\ud800", "?"), texts[1]]
+        assert connection.scalar(sa.select(item.c.messages)) == [{"role": "user", "content": "a \0 b"}]
+        row = connection.execute(sa.select(judgement)).one()
+        assert (row.comment, row.edits, row.objectives) == (texts[1], {"1": "'\""}, {"brief": "left"})
+    database.close()
 
 
 # Places

@@ -28,7 +28,7 @@ from prefloop.annotation.open import default_database, settings_of
 from prefloop.annotation.serve import Serving
 from prefloop.cli.app import app
 from prefloop.config.annotation import AnnotationConfig
-from prefloop.errors import ConfigError
+from prefloop.errors import ConfigError, StoreError
 from prefloop.records import Judgement
 
 ROWS = [{"prompt": f"Question {i}?", "answers": [f"first {i}", f"second {i}"]} for i in range(4)]
@@ -207,3 +207,28 @@ def test_what_people_said_elsewhere_counts(tmp_path: Path) -> None:
     assert [tuple(row) for row in states] == [(2, "closed"), (1, "open"), (0, "open")]
     assert {row.name for row in people} == {None}
     assert all(row.status == "removed" and row.pseudonym.startswith("import-") for row in people)
+
+
+def test_features_of_a_reward_model_choose_the_pairs(tmp_path: Path) -> None:
+    """`prefloop features`, then a project by D-optimal design."""
+    from prefloop.models.load import load_policy
+    from prefloop.models.reward import new_reward_model
+    from prefloop.records import Completion, Prompt
+    from prefloop.store.tables import write_records
+
+    model = new_reward_model(load_policy("embedded", device="cpu"), "full", "float32", seed=1)
+    model.model.save_pretrained(tmp_path / "reward")
+    model.tokenizer.save_pretrained(tmp_path / "reward")
+    items = [new_item(f"q{i}", f"answer {i}", f"other {i * i}", "third") for i in range(6)]
+    (tmp_path / "run").mkdir()
+    write_records(tmp_path / "run" / "prompts.parquet", [item.prompt for item in items], Prompt)
+    write_records(tmp_path / "run" / "completions.parquet", [c for item in items for c in item.answers], Completion)
+    run, out = str(tmp_path / "run"), str(tmp_path / "f.npz")
+    result = CliRunner().invoke(app, ["features", run, "--model", str(tmp_path / "reward"), "--out", out])
+    assert result.output.startswith("18 of 18 answers as vectors of 256 numbers"), result.output
+    again = CliRunner().invoke(app, ["features", run, "--model", str(tmp_path / "reward"), "--out", out])
+    assert isinstance(again.exception, StoreError)  # nothing is overwritten
+    with annotating(run, "--features", out, "--set", "selection.strategy=d-optimal", cwd=tmp_path) as (_, link):
+        assert len(judge_all(sign_in(link))) >= 6
+    with open_database(tmp_path / "run" / "annotation.db").reading.connect() as connection:
+        assert set(connection.scalars(sa.select(schema.item.c.stratum))) == {"d-optimal"}

@@ -1,4 +1,4 @@
-"""The server's side of the figures: another process computes them, seldom and with low priority.
+"""The server's side of the figures: another process computes them, seldom and with low priority; stop rules act here.
 
 Statistics take seconds and import NumPy and SciPy; the server must answer raters meanwhile and stay small. The database
 is named in the environment, because a command line with a password in it can be read by everybody on the machine.
@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
+from prefloop.annotation.control import record
 from prefloop.annotation.schema import event, judgement
 from prefloop.annotation.service import Service
-from prefloop.annotation.stream import Connection
+from prefloop.annotation.stream import Connection, read_project
+from prefloop.annotation.webhooks import set_state
+from prefloop.config.annotation import StopConfig
+from prefloop.errors import StoreError
 
 DATABASE_VARIABLE = "PREFLOOP_ANNOTATION_DATABASE"
 """Environment variable with the database's URL, password included."""
@@ -28,6 +35,14 @@ EVERY = 30.0
 """Seconds from one start to the next, at least."""
 TIMEOUT = 300.0
 """Seconds after which a run is ended."""
+STOP_RULE = "stop rule"
+"""Event that remembers a rule that has stopped the project."""
+REASONS = {
+    "judgements": "{now} judgements were given, and {wanted} were wanted",
+    "agreement_width": "the interval of alpha is {now:.2g} wide, and {wanted:g} is narrow enough",
+    "preference_width": "the widest interval of a strength is {now:.2g} wide, and {wanted:g} is narrow enough",
+}
+_log = logging.getLogger(__name__)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -73,6 +88,17 @@ class Background:
                 self._task = asyncio.create_task(self._compute(now))
         return self.latest
 
+    async def watch(self) -> None:
+        """Where the project has stop rules, look for changes until cancelled: they act even if nobody sees the desk."""
+        if (await self._service.read(read_project)).config.stop == StopConfig():
+            return
+        while True:
+            try:
+                await self.refresh()
+            except Exception:  # the next look may succeed
+                _log.exception("stop rules: could not look for changes now")
+            await asyncio.sleep(self._every / 1000)
+
     async def wait(self) -> Latest:
         """What is known once the run in hand, if there is one, has ended."""
         if self._task is not None:
@@ -92,10 +118,11 @@ class Background:
     async def _compute(self, now: int) -> None:
         try:
             figures = await self._figures()
-        except (OSError, TimeoutError, ValueError) as error:
-            self._latest = replace(self._latest, failure=str(error))
-        else:
             self._latest = Latest(figures, now)
+            if any(rule["met"] for rule in figures["stop"]):
+                await self._service.write(partial(stop, rules=figures["stop"], now=self._service.clock()))
+        except (OSError, TimeoutError, ValueError, StoreError, DBAPIError) as error:
+            self._latest = replace(self._latest, failure=str(error))
 
     async def _figures(self) -> dict[str, Any]:
         """Raises ValueError with the process's own last words, TimeoutError, or OSError where none can be started."""
@@ -122,6 +149,24 @@ class Background:
             raise ValueError(f"the figures could not be computed: {last[-1]}")
         found: dict[str, Any] = json.loads(said)
         return found
+
+
+def stop(connection: Connection, rules: list[dict[str, Any]], now: int) -> None:
+    """Stop a running project by the rules that are met, each once: who lets it run again has decided against them.
+
+    Args:
+        rules: ``stop`` of `prefloop.annotation.figures.figures`.
+    """
+    if read_project(connection).state != "running":
+        return
+    acted = set(connection.scalars(sa.select(event.c.about).where(event.c.what == STOP_RULE)))
+    met = {f"{rule['rule']} {rule['wanted']}": rule for rule in rules if rule["met"]}
+    fresh = {key: rule for key, rule in met.items() if key not in acted}
+    for key in fresh:
+        record(connection, STOP_RULE, key, now)
+    if fresh:
+        reasons = "; ".join(REASONS[rule["rule"]].format(**rule) for rule in fresh.values())
+        set_state(connection, "stopped", f"enough has been judged: {reasons}", now)
 
 
 def _state(connection: Connection) -> tuple[int, int]:

@@ -152,6 +152,11 @@ def _item_row(found: NewItem, position: int, config: AnnotationConfig) -> dict[s
     }
 
 
+def _storable(text: str) -> str:
+    """PostgreSQL keeps no NUL, and UTF-8 no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def _answer_rows(found: NewItem) -> list[dict[str, Any]]:
     results = found.results or (None,) * len(found.answers)
     return [
@@ -159,7 +164,7 @@ def _answer_rows(found: NewItem) -> list[dict[str, Any]]:
             "item_id": found.id,
             "index": index,
             "completion_id": completion.id,
-            "text": completion.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # PostgreSQL keeps no NUL
+            "text": _storable(completion.text),
             "policy": completion.policy,
             "details": {
                 "index": completion.index,

@@ -154,9 +154,9 @@ def _asked(connection: Connection, rater_id: int, verdict: Verdict) -> Any:
     )
     row = connection.execute(
         sa.select(
-            showing.c["item_id", "state", "order", "opened"],
-            item.c["role", "status", "target", "done", "leased", "skipped", "expected"],
-            judgement.c["seq", "revision", "kind", "counted"],
+            *showing.c["item_id", "state", "order", "opened"],
+            *item.c["role", "status", "target", "done", "leased", "skipped", "expected"],
+            *judgement.c["seq", "revision", "kind", "counted"],
         )
         .select_from(showing.join(item, item.c.id == showing.c.item_id).outerjoin(judgement, latest))
         .where(*_key(verdict.item_id, rater_id, verdict.turn))
@@ -279,7 +279,7 @@ def _right(row: Any) -> bool:
 def _end_leases(connection: Connection, which: sa.ColumnElement[bool], state: str) -> int:
     """Counters of the items follow; the rows are few."""
     ended = connection.execute(
-        sa.select(showing.c["item_id", "rater_id", "turn"]).where(showing.c.state == "leased", which)
+        sa.select(*showing.c["item_id", "rater_id", "turn"]).where(showing.c.state == "leased", which)
     ).all()
     for row in ended:
         connection.execute(_this(row.item_id, row.rater_id, row.turn).values(state=state))

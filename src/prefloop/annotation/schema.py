@@ -6,6 +6,8 @@ Judgements are append-only: an edit or a withdrawal is a new revision, and what 
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -23,11 +25,11 @@ Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 """Autoincremented keys: SQLite counts up only plain INTEGER."""
 
 
-def _rater(**options: object) -> sa.Column[int]:
+def _rater(**options: Any) -> sa.Column[int]:
     return sa.Column("rater_id", Key, sa.ForeignKey("rater.id"), nullable=False, **options)
 
 
-def _item(**options: object) -> sa.Column[str]:
+def _item(**options: Any) -> sa.Column[str]:
     return sa.Column("item_id", sa.String(20), sa.ForeignKey("item.id"), nullable=False, **options)
 
 

@@ -54,7 +54,7 @@ def read_asking(connection: Connection, rater_id: int) -> tuple[Project, bool]:
     Raises:
         RefusedError: the rater's part is over.
     """
-    both = sa.select(project.c["settings", "state", "reason", "secret"], rater.c.qualified)
+    both = sa.select(*project.c["settings", "state", "reason", "secret"], rater.c.qualified)
     mine = both.join_from(project, rater, rater.c.id == rater_id).where(rater.c.status == "active")
     row = connection.execute(mine).first()
     if row is None:
@@ -124,7 +124,7 @@ def _to_repeat(connection: Connection, rater_id: int) -> Next | None:
         showing.c.item_id == judgement.c.item_id, showing.c.rater_id == rater_id, showing.c.turn == 1
     )
     mine = (
-        sa.select(judgement.c["item_id", "order"])
+        sa.select(*judgement.c["item_id", "order"])
         .join(item, item.c.id == judgement.c.item_id)
         .where(judgement.c.rater_id == rater_id, judgement.c.turn == 0, judgement.c.current)
         .where(judgement.c.kind.in_(SCORED), item.c.role == "item", ~repeated)

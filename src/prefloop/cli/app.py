@@ -19,6 +19,7 @@ from prefloop.cli import (
     embedded,
     evaluate,
     export,
+    features,
     generate,
     judge,
     league,
@@ -59,6 +60,7 @@ for command in (
     app.command(rich_help_panel="One stage")(command)
 app.command(rich_help_panel="People")(annotate.annotate)
 app.command(rich_help_panel="People")(annotate.collect)
+app.command(rich_help_panel="People")(features.features)
 app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)
 app.command(rich_help_panel="The Hub")(push.push)

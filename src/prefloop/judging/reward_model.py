@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from prefloop.config.judges import RewardModelConfig
 from prefloop.errors import JudgeError
@@ -101,6 +102,30 @@ class RewardModelJudge:
         return judge_chunks(
             self.name, judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
         )
+
+    def features(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> dict[str, list[float]]:
+        """[d] by completion id: the last hidden state at the answer's last token, of which the score is the head's one
+        linear function. Answers that could not be scored are left out.
+
+        Raises:
+            JudgeError: not entered, or out of memory.
+        """
+        if self._scorer is None:
+            raise JudgeError(f"{self.name} is not open: use it in a with statement")
+        scorer = replace(self._scorer, score=self._last_states)
+
+        def read_chunk(chunk: list[Answered]) -> list[Judgement]:
+            return judge_conversations(chunk, self.name, self._encode, scorer)
+
+        found = judge_chunks(
+            self.name, read_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=None, label="features"
+        )
+        return {judged.completion_ids[0]: judged.raw["features"] for judged in found if "features" in judged.raw}
+
+    def _last_states(self, batch: GroupBatch, _: list[Shared[Conversation]]) -> list[Score]:
+        assert self._scorer is not None
+        states = self._scorer.states.hidden(batch).index_select(0, batch.ends).float().tolist()
+        return [Score(0.0, raw={"features": state}) for state in states]
 
     def _encode(self, messages: Sequence[Message], answer: str) -> Conversation:
         return within(self._encoder.encode(messages, answer), self._limit)
