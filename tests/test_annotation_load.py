@@ -287,7 +287,6 @@ def test_fifty_raters_fill_every_item_and_no_more(place: str) -> None:
 
     run(main(), server)
     check(place, log, full=True)
-    assert log.cut == 0
     assert {"counted", "known", "skipped", "edited"} == set(log.states)
     assert log.refused
 
@@ -351,7 +350,7 @@ def test_sigterm_under_load_answers_what_it_took_and_ends_well(tmp_path: Path) -
 
 
 def test_a_verdict_that_waited_for_the_restart_counts(tmp_path: Path) -> None:
-    """A browser: its session, its lease and the order of the answers are the same after the server was killed."""
+    """A browser: its session, its item and the order of the answers are the same after the server was killed."""
     place = str(tmp_path / "p.db")
     *_, cookie = make_project(place, items=1, raters=1)
     log, server = Log(), Server(place)
@@ -367,10 +366,9 @@ def test_a_verdict_that_waited_for_the_restart_counts(tmp_path: Path) -> None:
             while not log.cut:
                 await asyncio.sleep(PAUSE_S)
             await server.start()
-            again = (await browser.post(f"items/{shown['id']}/renew", {"turn": 0})).status_code
             saved = await waiting
             assert saved is not None
-            assert (again, saved["state"]) in {(200, "counted"), (409, "counted")}
+            assert saved["state"] == "counted"
             seen = (await http.get(f"/api/v1/items/{shown['id']}", headers=headers)).json()
             assert seen["answers"] == shown["answers"]
         await server.end(signal.SIGTERM)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from prefloop.annotation.protocol import RefusedError, Verdict, preference, winner
+from prefloop.annotation.protocol import SCORED, RefusedError, Verdict, preference, winner
 from prefloop.annotation.schema import answer, item, judgement
 from prefloop.annotation.stream import Connection, read_project
 
@@ -16,7 +16,6 @@ TURN = 2
 """Adjudications stand beside first looks (0) and repeats (1)."""
 SHOWN = 200
 """Items listed."""
-_SCORED = ("choice", "ranking")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def disagreements(connection: Connection) -> list[Disagreement]:
         sa.select(judgement)
         .join(item, item.c.id == judgement.c.item_id)
         .where(
-            item.c.role == "item", judgement.c.current, judgement.c.turn == 0, judgement.c.kind.in_((*_SCORED, "skip"))
+            item.c.role == "item", judgement.c.current, judgement.c.turn == 0, judgement.c.kind.in_((*SCORED, "skip"))
         )
     )
     for row in rows:
@@ -95,7 +94,7 @@ def case(connection: Connection, item_id: str) -> Case:
     rows = connection.execute(
         sa.select(judgement).where(judgement.c.item_id == item_id, judgement.c.current).order_by(judgement.c.seq)
     ).all()
-    given = [row for row in rows if row.kind in (*_SCORED, "skip")]
+    given = [row for row in rows if row.kind in (*SCORED, "skip")]
     votes = tuple(Vote(f"Rater {chr(65 + i % 26)}", _said(row), row.comment, row.edits) for i, row in enumerate(given))
     settled = next((row for row in rows if row.kind == "adjudication"), None)
     return Case(asked, tuple(answers), votes, settled)
@@ -113,7 +112,7 @@ def adjudicate(connection: Connection, reviewer_id: int, verdict: Verdict, now: 
     if before := connection.scalar(sa.select(judgement.c.seq).where(judgement.c.client_id == verdict.client_id)):
         return before
     found = case(connection, verdict.item_id)
-    if verdict.kind not in _SCORED:
+    if verdict.kind not in SCORED:
         raise RefusedError("invalid", "an adjudication is a choice or a ranking")
     verdict.check(read_project(connection).config, len(found.answers))
     last = connection.scalar(

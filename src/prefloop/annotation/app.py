@@ -67,13 +67,14 @@ def create_app(service: Service) -> FastAPI:
 
 @asynccontextmanager
 async def _beside(app: FastAPI) -> AsyncIterator[None]:
-    """While the server runs: deliver webhooks, and compute figures when the desk asks."""
+    """While the server runs: deliver webhooks, and compute figures where the desk or a stop rule asks for them."""
     service: Service = app.state.service
     app.state.figures = Background(service)
-    delivering = asyncio.create_task(Courier(service).run())
+    tasks = [asyncio.create_task(Courier(service).run()), asyncio.create_task(app.state.figures.watch())]
     yield
-    delivering.cancel()
-    await asyncio.wait([delivering])
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
     await app.state.figures.close()
 
 

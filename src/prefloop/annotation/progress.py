@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from prefloop.annotation.protocol import SCORED
 from prefloop.annotation.schema import item, judgement, project, rater, showing
 from prefloop.annotation.stream import Connection
 
@@ -15,8 +16,6 @@ HOUR = 3_600_000
 """Milliseconds."""
 ACTIVE = 300_000
 """Milliseconds since a verdict during which its rater counts as being at work."""
-SCORED = ("choice", "ranking")
-"""Kinds of verdict that say something of the answers."""
 
 
 @dataclass(frozen=True)
