@@ -277,7 +277,7 @@ def fold(rows: list[Any], items: dict[str, Any]) -> dict[tuple[str, int, int], A
 
 
 def test_fifty_raters_fill_every_item_and_no_more(place: str) -> None:
-    tokens, log, server = make_project(place, items=100, raters=50)[:-1], Log(), Server(place)
+    tokens, log, server = make_project(place, items=70, raters=50)[:-1], Log(), Server(place)
 
     async def main() -> None:
         await server.start()
@@ -298,15 +298,15 @@ def kill(place: str, kills: int, seed: int, seconds: float = WAIT_S) -> None:
 
     async def main() -> None:
         await server.start()
-        async with client(server) as http:
-            working = [asyncio.create_task(one.work()) for one in raters(http, tokens, log)]
+        async with client(server) as http, asyncio.TaskGroup() as working:
+            for one in raters(http, tokens, log):
+                working.create_task(one.work())
             for _ in range(kills):
                 await log.reaches(len(log.acknowledged) + rng.randint(1, 80))
                 await asyncio.sleep(rng.uniform(0, PAUSE_S))  # anywhere in a commit
                 assert await server.end(signal.SIGKILL) == -signal.SIGKILL
                 await server.start()
             log.over = True
-            await asyncio.gather(*working)
         await server.end(signal.SIGTERM)
 
     run(main(), server, seconds)
@@ -334,13 +334,13 @@ def test_sigterm_under_load_answers_what_it_took_and_ends_well(tmp_path: Path) -
 
     async def main() -> None:
         await server.start()
-        async with client(server) as http:
-            working = [asyncio.create_task(one.work()) for one in raters(http, tokens, log)]
+        async with client(server) as http, asyncio.TaskGroup() as working:
+            for one in raters(http, tokens, log):
+                working.create_task(one.work())
             await log.reaches(60)
             codes.append(await server.end(signal.SIGTERM))
             await server.start()
             log.over = True
-            await asyncio.gather(*working)
         codes.append(await server.end(signal.SIGTERM))
 
     run(main(), server)

@@ -37,6 +37,8 @@ NOTED = 5 * MINUTE
 TOKEN_PREFIX = "pf_"
 NAME = 80
 """Most characters of a name."""
+READ = 4 * NAME
+"""Most characters looked at of what is given as one."""
 WRONG = "the name or the password is wrong"
 
 
@@ -117,6 +119,8 @@ def clean_name(name: str) -> str:
     Raises:
         RefusedError: it is empty, long, or has characters that are not seen or that turn the line around.
     """
+    if len(name) > READ:  # normalising takes time quadratic in a row of accents
+        raise RefusedError("invalid", f"a name has 1 to {NAME} characters")
     found = unicodedata.normalize("NFC", name).strip()
     if any(unicodedata.category(letter)[0] == "C" or unicodedata.category(letter) in ("Zl", "Zp") for letter in found):
         raise RefusedError("invalid", "a name has no control characters and no invisible ones: type it by hand")
@@ -309,6 +313,7 @@ async def sign_in(service: Service, name: str, password: str, address: str, repl
         ThrottledError: too many failures from this address, on this account or over all.
         RefusedError: ``forbidden``; in the same words and after the same work whether or not there is such an account.
     """
+    name = name[:READ]
     account = throttle.account_limit(name_key(name), address)
     limits = (account, throttle.address_limit("sign-in", address))
     async with passwords.turn():

@@ -94,7 +94,7 @@ def case(connection: Connection, item_id: str) -> Case:
     rows = connection.execute(
         sa.select(judgement).where(judgement.c.item_id == item_id, judgement.c.current).order_by(judgement.c.seq)
     ).all()
-    given = [row for row in rows if row.kind in (*SCORED, "skip")]
+    given = [row for row in rows if row.kind in (*SCORED, "skip") and row.turn == 0]  # a repeat is nobody else's
     votes = tuple(Vote(f"Rater {chr(65 + i % 26)}", _said(row), row.comment, row.edits) for i, row in enumerate(given))
     settled = next((row for row in rows if row.kind == "adjudication"), None)
     return Case(asked, tuple(answers), votes, settled)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 
 from prefloop.annotation.accounts import Person, invite
-from prefloop.annotation.adjudication import case, disagreements
+from prefloop.annotation.adjudication import Case, case, disagreements
 from prefloop.annotation.control import record
 from prefloop.annotation.pages import STRENGTHS, Running, page, question, rendered, table
 from prefloop.annotation.people import page_person
 from prefloop.annotation.progress import Progress, local_midnight, progress
-from prefloop.annotation.protocol import Verdict
+from prefloop.annotation.protocol import RefusedError, Verdict
 from prefloop.annotation.schema import rater
 from prefloop.annotation.service import Service
 from prefloop.annotation.stream import read_project
 from prefloop.annotation.webhooks import adjudicate, remove_rater, requeue, set_state
+from prefloop.config.annotation import AnnotationConfig
 
 INVITE_HOURS = 72
 
@@ -38,6 +40,7 @@ def _at_least(*roles: str) -> Callable[[Person], Awaitable[Person]]:
 
 
 Admin = Annotated[Person, Depends(_at_least("admin"))]
+RaterId = Annotated[int, Path(ge=1, le=2**53)]
 Reviewer = Annotated[Person, Depends(_at_least("reviewer", "admin"))]
 
 
@@ -87,13 +90,17 @@ async def invitation(
 
 
 @router.post("/raters/{rater_id}/link")
-async def new_password(request: Request, rater_id: int, person: Admin, service: Running) -> Response:
+async def new_password(request: Request, rater_id: RaterId, person: Admin, service: Running) -> Response:
     """A link by which somebody who forgot it chooses a new password."""
     return await _link(request, person, service, "", rater_id)
 
 
 @router.post("/raters/{rater_id}/remove")
-async def removal(rater_id: int, person: Admin, service: Running, discard: Annotated[bool, Form()] = False) -> Response:
+async def removal(
+    rater_id: RaterId, person: Admin, service: Running, discard: Annotated[bool, Form()] = False
+) -> Response:
+    if rater_id == person.id:
+        raise RefusedError("conflict", "nobody removes themselves: another admin can")
     now = service.clock()
     await service.write(lambda connection: remove_rater(connection, rater_id, now, discard=discard, by=person.id))
     return RedirectResponse("/desk", 303)
@@ -118,6 +125,11 @@ async def item_page(request: Request, item_id: str, person: Reviewer, service: R
     """One item with all that was said of it."""
     found = await service.read(lambda connection: case(connection, item_id))
     project = await service.read(read_project)
+    return await asyncio.to_thread(_case_page, request, person, project.config, found)
+
+
+def _case_page(request: Request, person: Person, config: AnnotationConfig, found: Case) -> Response:
+    """In a thread of its own: hostile text can take seconds to render."""
     answers = [
         {
             "index": one.index,
@@ -130,7 +142,7 @@ async def item_page(request: Request, item_id: str, person: Reviewer, service: R
         "case.html",
         request,
         person,
-        project=project.config,
+        project=config,
         case=found,
         prompt=question(found.item.messages),
         answers=answers,
@@ -142,18 +154,25 @@ async def item_page(request: Request, item_id: str, person: Reviewer, service: R
 @router.post("/items/{item_id}/settle")
 async def settle(request: Request, item_id: str, person: Reviewer, service: Running) -> Response:
     """The form of `item_page`: a strength, or a place for each answer."""
-    form = await request.form()
-    tiers: dict[int, list[int]] = {}
-    for name, place in form.items():
-        if name.startswith("place-") and str(place).isdigit():
-            tiers.setdefault(int(str(place)), []).append(int(name.removeprefix("place-")))
-    said: dict[str, Any] = {"kind": "ranking", "ranking": [tiers[place] for place in sorted(tiers)]}
-    if "strength" in form:
-        said = {"kind": "choice", "strength": int(str(form["strength"]))}
-    verdict = Verdict(client_id=str(form["id"]), item_id=item_id, comment=str(form.get("comment", "")), **said)
+    verdict = _settlement(item_id, {name: str(value) for name, value in (await request.form()).items()})
     now = service.clock()
     await service.write(lambda connection: adjudicate(connection, person.id, verdict, now))
     return RedirectResponse("/desk/disagreements", 303)
+
+
+def _settlement(item_id: str, form: Mapping[str, str]) -> Verdict:
+    """Raises RefusedError where the form is not the one of the page."""
+    tiers: dict[int, list[int]] = {}
+    try:
+        for name, place in form.items():
+            if name.startswith("place-") and place:
+                tiers.setdefault(int(place), []).append(int(name.removeprefix("place-")))
+        said: dict[str, Any] = {"kind": "ranking", "ranking": [tiers[place] for place in sorted(tiers)]}
+        if "strength" in form:
+            said = {"kind": "choice", "strength": int(form["strength"])}
+        return Verdict(client_id=form["id"], item_id=item_id, comment=form.get("comment", ""), **said)
+    except (KeyError, ValueError) as error:
+        raise RefusedError("invalid", "this form does not fit the item: open its page again") from error
 
 
 async def _link(request: Request, person: Person, service: Service, role: str, rater_id: int | None) -> Response:

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from prefloop.annotation.protocol import BOTH_BAD, EQUAL, preference
+from prefloop.annotation.rendering import reveals
 from prefloop.annotation.schema import answer, item, judgement, rater
 from prefloop.annotation.schema import project as project_table
 from prefloop.config.annotation import AnnotationConfig
@@ -134,6 +135,8 @@ class Exported:
             return "repeat"
         if of["status"] == "aside":
             return "item set aside"
+        if any(reveals(found["text"], self.config.reveals) for found in self.answers[of["id"]].values()):
+            return "an answer names its model"
         if row["counted"] or row["kind"] == "skip" or (self.include_surplus and row["rater"] not in self.gone):
             return None
         return "discarded with its rater" if row["rater"] in self.gone else "surplus"

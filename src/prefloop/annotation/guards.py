@@ -42,7 +42,7 @@ def guarded(app: App, address: Address) -> App:
     inner = app.build_middleware_stack
 
     def build() -> ASGIApp:
-        limited = RequestBodyLimitMiddleware(inner(), BODY_LIMIT)
+        limited = RequestBodyLimitMiddleware(BodyCheck(inner()), BODY_LIMIT)
         return SecurityHeaders(HostCheck(OriginCheck(limited, address), address), address)
 
     app.build_middleware_stack = build  # type: ignore[method-assign]
@@ -113,6 +113,31 @@ class OriginCheck:
         if given := headers.getlist("origin"):
             return all(origin.lower() in self.origins for origin in given)
         return "cookie" not in headers
+
+
+class BodyCheck:
+    """Refuses a body that is too long before anything is done, and forms in other shapes than the pages send.
+
+    A multipart form chooses how its own text is decoded, and some codecs take very long.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope, Headers(scope=scope))):
+            await refusal(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > BODY_LIMIT:
+            return refuse(scope, 413, "invalid", f"a request has at most {BODY_LIMIT:,} bytes")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith("multipart/"):
+            return refuse(scope, 415, "invalid", "forms are sent as application/x-www-form-urlencoded")
+        return None
 
 
 def security_headers(address: Address) -> dict[str, str]:

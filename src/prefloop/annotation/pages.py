@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Form, Request, Response
@@ -18,12 +18,14 @@ from markupsafe import Markup
 from prefloop.annotation.accounts import (
     Person,
     accept_invite,
+    clean_name,
     close_session,
     hash_password,
     look_up_invite,
     open_session,
     sign_in,
 )
+from prefloop.annotation.api_models import Key
 from prefloop.annotation.guards import clear_session, set_session
 from prefloop.annotation.people import page_person, service_of, session_token
 from prefloop.annotation.protocol import SKIPS, RefusedError
@@ -34,6 +36,7 @@ from prefloop.annotation.schema import item, judgement, rater
 from prefloop.annotation.service import Service
 from prefloop.annotation.shown import Shown, last_verdict, show, shown_before
 from prefloop.annotation.stream import read_project
+from prefloop.annotation.throttle import ThrottledError
 from prefloop.config.annotation import AnnotationConfig
 
 HERE = Path(__file__).parent
@@ -81,7 +84,7 @@ async def login(
     try:
         token = await sign_in(service, name, password, address, session_token(request))
     except RefusedError as error:
-        return page("login.html", request, None, 403, error=str(error), name=name)
+        return _again("login.html", request, error, name=name)
     return _signed_in(service, token)
 
 
@@ -111,14 +114,15 @@ async def join(
     now = service.clock()
     try:
         invited = await service.read(lambda connection: look_up_invite(connection, token, now))
-        who = invited.name or name
+        who = invited.name or (clean_name(name) if name else "")
         by_link = service.alone and invited.role == "admin" and not password
         project = (await service.read(read_project)).config.name
         hashed = None if by_link else await hash_password(password, who, project)
         who = who or ("me" if by_link else "")
-        found = await service.write(lambda connection: _accept(connection, token, who, hashed, now))
+        old = session_token(request)
+        found = await service.write(lambda connection: _accept(connection, token, who, hashed, now, old))
     except RefusedError as error:
-        return page("join.html", request, None, 403, error=str(error), name=name, token=token)
+        return _again("join.html", request, error, name=name, token=token)
     return _signed_in(service, found, "/judge")
 
 
@@ -153,17 +157,19 @@ async def work(request: Request, person: Somebody, service: Running) -> Response
 
 
 @router.get("/judge/last")
-async def last(person: Somebody, service: Running, before: int | None = None) -> Response:
+async def last(person: Somebody, service: Running, before: Key | None = None) -> Response:
     """Back to the last verdict, or to the one before a verdict."""
     found = await service.read(lambda connection: last_verdict(connection, person.id, before))
     return RedirectResponse(f"/judge/{found[0]}/{found[1]}" if found else "/judge", 303)
 
 
 @router.get("/judge/{item_id}/{turn}")
-async def again(request: Request, item_id: str, turn: int, person: Somebody, service: Running) -> Response:
+async def again(
+    request: Request, item_id: str, turn: Literal["0", "1"], person: Somebody, service: Running
+) -> Response:
     """An item that this person was shown before."""
     config = (await service.read(read_project)).config
-    shown = await service.read(lambda connection: shown_before(connection, item_id, turn, person.id))
+    shown = await service.read(lambda connection: shown_before(connection, item_id, int(turn), person.id))
     counts = await service.read(lambda connection: _counts(connection, person.id))
     return await asyncio.to_thread(_item_page, request, person, config, shown, counts)
 
@@ -181,7 +187,20 @@ def _signed_in(service: Service, token: str, place: str = "/") -> Response:
     return response
 
 
-def _accept(connection: sa.Connection, token: str, name: str, hashed: str | None, now: int) -> str:
+def _again(template: str, request: Request, error: RefusedError, **values: str) -> Response:
+    """The form once more, with what was wrong; after too many tries with the time to wait."""
+    if not isinstance(error, ThrottledError):
+        return page(template, request, None, 403, error=str(error), **values)
+    response = page(template, request, None, 429, error=str(error), **values)
+    response.headers["Retry-After"] = str(error.seconds)
+    return response
+
+
+def _accept(
+    connection: sa.Connection, token: str, name: str, hashed: str | None, now: int, replaces: str | None
+) -> str:
+    if replaces is not None:
+        close_session(connection, replaces)
     return open_session(connection, accept_invite(connection, token, name, hashed, now), now)
 
 

@@ -56,6 +56,8 @@ class Serving:
     insecure: bool = False
     """Plain HTTP beyond this machine."""
     browser: bool = True
+    admin_link: bool = False
+    """Print a new link for the first admin, who has forgotten the password."""
 
     @property
     def alone(self) -> bool:
@@ -110,7 +112,7 @@ def annotate(
             writer = Writer(database.writing)
             prepare(database, writer, read, config)
             service = Service(database, writer, address, alone=serving.alone)
-            _announce(service, serving, _admin_link(service))
+            _announce(service, serving, _admin_link(service, serving.admin_link))
             _run(service, serving, listener)
     finally:
         listener.close()
@@ -176,7 +178,7 @@ def _listen(serving: Serving) -> socket.socket:
     )
 
 
-def _admin_link(service: Service) -> str:
+def _admin_link(service: Service, forgotten: bool) -> str:
     """A one-time link for the first admin; on one's own machine, for its admin at every start."""
     now = service.clock()
 
@@ -185,7 +187,7 @@ def _admin_link(service: Service) -> str:
         admin = connection.execute(admins.add_columns(rater.c.password)).first()
         if admin is None:
             return invite(connection, "admin", now, LINK_HOURS)
-        if service.alone and admin.password is None:
+        if forgotten or (service.alone and admin.password is None):
             return invite(connection, "admin", now, LINK_HOURS, rater_id=admin.id)
         return None
 

@@ -59,6 +59,9 @@ def annotate(
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     insecure_http: Annotated[bool, typer.Option("--insecure-http", help="Plain HTTP on a network you trust.")] = False,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    admin_link: Annotated[
+        bool, typer.Option("--admin-link", help="Print a link by which the first admin chooses a new password.")
+    ] = False,
 ) -> None:
     """People rank generated answers in the browser, blind and in random order.
 
@@ -74,7 +77,7 @@ def annotate(
     from prefloop.annotation.open import open_project
     from prefloop.annotation.serve import Serving
 
-    serving = Serving(host, port, public_url, tls_cert, tls_key, insecure_http, browser)
+    serving = Serving(host, port, public_url, tls_cert, tls_key, insecure_http, browser, admin_link)
     open_project(
         source,
         database,

@@ -7,6 +7,7 @@ const IDLE_MS = 5 * 60_000;
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const PERSON = document.body.dataset.person; // what one person left here is not for the next
 const stored = (key, otherwise) => {
   try { return JSON.parse(localStorage.getItem(key)) ?? otherwise; } catch { return otherwise; }
 };
@@ -49,9 +50,10 @@ async function post(path, body) {
   throw error;
 }
 
-const outbox = () => stored("outbox", []);
-const queue = (verdict) => store("outbox", [...outbox().filter((kept) => kept.client_id !== verdict.client_id), verdict]);
-const acknowledged = (verdict) => store("outbox", outbox().filter((kept) => kept.client_id !== verdict.client_id));
+const OUTBOX = `outbox:${PERSON}`;
+const outbox = () => stored(OUTBOX, []);
+const queue = (verdict) => store(OUTBOX, [...outbox().filter((kept) => kept.client_id !== verdict.client_id), verdict]);
+const acknowledged = (verdict) => store(OUTBOX, outbox().filter((kept) => kept.client_id !== verdict.client_id));
 
 async function send(verdict) {
   const receipt = await post("/judgements", verdict);
@@ -90,7 +92,7 @@ function startWork(work) {
   const { item, turn, kind, revises, calibration } = work.dataset;
   const form = $("[data-verdict]", work);
   const confirm = $("[data-confirm]", work);
-  const draftKey = `draft:${item}:${turn}`;
+  const draftKey = `draft:${PERSON}:${item}:${turn}`;
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("prefloop") : null;
   let sent = false;
   let active = Date.now();
@@ -316,6 +318,6 @@ if (join) startJoin(join);
 if (nothing?.dataset.nothing === "held") setTimeout(() => location.reload(), 15_000);
 if ($("[data-live]")) setTimeout(() => location.reload(), 20_000);
 confirmForms();
-window.addEventListener("online", flush);
-if (outbox().length) flush().then((empty) => { if (empty && work) location.reload(); });
+if (PERSON) window.addEventListener("online", flush);
+if (PERSON && outbox().length) flush().then((empty) => { if (empty && work) location.reload(); });
 document.documentElement.dataset.ready = "yes";
