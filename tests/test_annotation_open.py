@@ -86,8 +86,11 @@ def test_from_a_file_of_answers_to_a_preference_set(tmp_path: Path) -> None:
         said = process.stderr.read()
     assert "4 items from answers.jsonl" in said
     assert "line 5: " in said
-    with annotating("--database", "answers.annotation.db", cwd=tmp_path) as (_, again):
+    with annotating("--database", "answers.annotation.db", "--set", "overlap=2", cwd=tmp_path) as (process, again):
         assert sign_in(again).post("/api/v1/next").json() == {"nothing": "done"}
+        process.terminate()
+        assert process.stderr
+        assert process.stderr.read().endswith("has a project, whose settings hold: overlap=1, not 2\n")
     result = CliRunner().invoke(
         app, ["collect", str(tmp_path / "answers.annotation.db"), "--out", str(tmp_path / "out")]
     )

@@ -21,6 +21,7 @@ from prefloop.annotation import passwords, schema, throttle
 from prefloop.annotation.control import record
 from prefloop.annotation.protocol import RefusedError
 from prefloop.annotation.service import Service
+from prefloop.annotation.statements import TOKEN_PERSON
 
 ROLES = {
     "rater": frozenset({"annotate"}),
@@ -274,10 +275,7 @@ def issue_token(connection: sa.Connection, rater_id: int, name: str, scopes: Ite
 
 def token_person(connection: sa.Connection, secret: str, now: int) -> Person | None:
     """Whose API token it is; None where it never was or is revoked. Never more than the role allows now. Reads only."""
-    table = schema.token
-    found = sa.select(schema.rater, table.c.scopes, table.c.used).join(table, table.c.rater_id == schema.rater.c.id)
-    valid = (table.c.token == _hashed(secret), table.c.revoked.is_(None), schema.rater.c.status == "active")
-    row = connection.execute(found.where(*valid)).first()
+    row = connection.execute(TOKEN_PERSON, {"given": _hashed(secret)}).first()
     if row is None:
         return None
     return _person(row, ROLES[row.role] & set(row.scopes), "token", row.used is None or row.used <= now - NOTED)

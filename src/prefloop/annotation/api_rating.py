@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from prefloop.annotation import api_models, queue, webhooks
 from prefloop.annotation.accounts import Person
 from prefloop.annotation.api_models import failures
-from prefloop.annotation.people import allowed, service_of, signed_in
+from prefloop.annotation.people import allowed, running, signed_in
 from prefloop.annotation.protocol import SKIPS, RefusedError, Verdict
 from prefloop.annotation.schema import judgement, project, showing
 from prefloop.annotation.service import Service
@@ -20,7 +20,7 @@ from prefloop.annotation.stream import read_project
 
 router = APIRouter(tags=["rating"])
 Annotator = Annotated[Person, Depends(allowed(scope="annotate"))]
-Running = Annotated[Service, Depends(service_of)]
+Running = Annotated[Service, Depends(running)]
 ItemId = Annotated[str, Path(pattern=r"^[0-9a-f]{20}$")]
 After = Annotated[int, Query(ge=0, le=2**53, description="`seq` of the last one already read")]
 _OWN = ("seq", "client_id", "item_id", "turn", "revision", "current", "kind", "strength", "ranking", "objectives")

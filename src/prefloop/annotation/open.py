@@ -72,7 +72,7 @@ def open_project(
             split=split,
             sql=sql,
         )
-    annotate(place, items, config, serving)
+    annotate(place, items, config, serving, sorted({key.split(".")[0] for key in settings}))
 
 
 def default_database(source: str) -> Path:

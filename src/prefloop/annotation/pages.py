@@ -27,7 +27,7 @@ from prefloop.annotation.accounts import (
 )
 from prefloop.annotation.api_models import Key
 from prefloop.annotation.guards import clear_session, set_session
-from prefloop.annotation.people import page_person, service_of, session_token
+from prefloop.annotation.people import page_person, running, service_of, session_token
 from prefloop.annotation.protocol import SKIPS, RefusedError
 from prefloop.annotation.queue import Nothing, lease
 from prefloop.annotation.rendering import messages_html, to_html
@@ -55,7 +55,7 @@ STRENGTHS = (
 
 router = APIRouter(include_in_schema=False)
 Somebody = Annotated[Person, Depends(page_person)]
-Running = Annotated[Service, Depends(service_of)]
+Running = Annotated[Service, Depends(running)]
 
 
 def page(template: str, request: Request, person: Person | None, status: int = 200, /, **values: Any) -> HTMLResponse:
@@ -148,7 +148,7 @@ async def work(request: Request, person: Somebody, service: Running) -> Response
         return RedirectResponse("/welcome", 303)
     now = service.clock()
     found = await service.write(lambda connection: lease(connection, person.id, now))
-    counts = await service.read(lambda connection: _counts(connection, person.id))
+    counts = await service.read(lambda connection: _counts(connection, person))
     if isinstance(found, Nothing):
         project = await service.read(read_project)
         return page("nothing.html", request, person, project=config, reason=found.reason, why=project.reason, **counts)
@@ -170,7 +170,7 @@ async def again(
     """An item that this person was shown before."""
     config = (await service.read(read_project)).config
     shown = await service.read(lambda connection: shown_before(connection, item_id, int(turn), person.id))
-    counts = await service.read(lambda connection: _counts(connection, person.id))
+    counts = await service.read(lambda connection: _counts(connection, person))
     return await asyncio.to_thread(_item_page, request, person, config, shown, counts)
 
 
@@ -256,16 +256,15 @@ def table(result: dict[str, Any]) -> str:
     return result_table(result["rows"], result["columns"], result["error"], count=result["count"])
 
 
-def _counts(connection: sa.Connection, rater_id: int) -> dict[str, int]:
-    """Own verdicts, and the slots of the project that are filled and wanted."""
-    own = connection.scalar(
-        sa.select(sa.func.count()).where(
-            judgement.c.rater_id == rater_id, judgement.c.current, judgement.c.kind != "withdrawn"
-        )
-    )
+def _counts(connection: sa.Connection, person: Person) -> dict[str, int]:
+    """Own verdicts; for those who may know it, the slots of the project that are filled and wanted."""
+    mine = (judgement.c.rater_id == person.id, judgement.c.current, judgement.c.kind != "withdrawn")
+    own = connection.scalar(sa.select(sa.func.count()).where(*mine)) or 0
+    if person.role == "rater":
+        return {"own": own, "done": 0, "wanted": 0}
     totals = sa.select(sa.func.sum(item.c.done), sa.func.sum(item.c.target)).where(item.c.role == "item")
     done, wanted = connection.execute(totals.where(item.c.status != "aside")).one()
-    return {"own": own or 0, "done": done or 0, "wanted": wanted or 0}
+    return {"own": own, "done": done or 0, "wanted": wanted or 0}
 
 
 def _own(connection: sa.Connection, rater_id: int) -> list[Any]:

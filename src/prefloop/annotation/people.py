@@ -108,3 +108,8 @@ async def _noted(service: Service, person: Person | None, secret: str, now: int)
     if person is not None and person.due:
         await service.write(lambda connection: touch(connection, secret, now))
     return person
+
+
+async def running(request: Request) -> Service:
+    """`service_of` as a dependency: one that is no coroutine would be given a thread for every request."""
+    return service_of(request)

@@ -17,6 +17,16 @@ import sqlalchemy as sa
 
 from prefloop.annotation.protocol import SCORED, RefusedError, Verdict, winner
 from prefloop.annotation.schema import item, judgement, rater, showing
+from prefloop.annotation.statements import (
+    ASKED,
+    END_SHOWING,
+    HELD,
+    NEW_JUDGEMENT,
+    NEW_SHOWING,
+    ONE_MORE_LEASED,
+    RUN_OUT,
+    SENT_BEFORE,
+)
 from prefloop.annotation.stream import Connection, Next, Project, next_item, read_asking, read_project, unseen, why_none
 from prefloop.config.annotation import AnnotationConfig
 
@@ -65,9 +75,7 @@ def lease(connection: Connection, rater_id: int, now: int) -> Showing | Nothing:
         return Nothing(found.state)
     expire(connection, now)
     expires = now + _length(found)
-    held = connection.execute(
-        sa.select(showing).where(showing.c.rater_id == rater_id, showing.c.state == "leased")
-    ).first()
+    held = connection.execute(HELD, {"rater": rater_id}).first()
     if held:
         connection.execute(_this(held.item_id, rater_id, held.turn).values(expires=expires))
         return Showing(held.item_id, held.turn, tuple(held.order), held.opened, expires)
@@ -113,6 +121,8 @@ def submit(connection: Connection, rater_id: int, verdict: Verdict, now: int) ->
 
 def expire(connection: Connection, now: int) -> int:
     """Take back the leases that have run out; how many."""
+    if connection.execute(RUN_OUT, {"now": now}).first() is None:  # as it mostly is
+        return 0
     return _end_leases(connection, showing.c.expires <= now, "expired")
 
 
@@ -127,15 +137,15 @@ def _hold(connection: Connection, rater_id: int, chosen: Next, now: int, expires
         connection.execute(_this(chosen.item_id, rater_id, chosen.turn).values(**held))
     else:
         row = {"item_id": chosen.item_id, "rater_id": rater_id, "turn": chosen.turn, "order": list(chosen.order)}
-        connection.execute(sa.insert(showing).values(**row, **held))
+        connection.execute(NEW_SHOWING, row | held)
     if chosen.turn == 0:
-        connection.execute(sa.update(item).where(item.c.id == chosen.item_id).values(leased=item.c.leased + 1))
+        connection.execute(ONE_MORE_LEASED, {"item": chosen.item_id})
     return Showing(chosen.item_id, chosen.turn, chosen.order, now, expires)
 
 
 def _received(connection: Connection, rater_id: int, verdict: Verdict) -> Receipt | None:
     """The receipt of a verdict that came before."""
-    before = connection.execute(sa.select(judgement).where(judgement.c.client_id == verdict.client_id)).first()
+    before = connection.execute(SENT_BEFORE, {"client": verdict.client_id}).first()
     if before is None:
         return None
     sent = verdict.row() | {"rater_id": rater_id}
@@ -146,21 +156,7 @@ def _received(connection: Connection, rater_id: int, verdict: Verdict) -> Receip
 
 def _asked(connection: Connection, rater_id: int, verdict: Verdict) -> Any:
     """The showing, its item and the verdict that stands so far (``seq`` None where there is none) in one row."""
-    latest = sa.and_(
-        judgement.c.item_id == showing.c.item_id,
-        judgement.c.rater_id == showing.c.rater_id,
-        judgement.c.turn == showing.c.turn,
-        judgement.c.current,
-    )
-    row = connection.execute(
-        sa.select(
-            *showing.c["item_id", "state", "order", "opened"],
-            *item.c["role", "status", "target", "done", "leased", "skipped", "expected"],
-            *judgement.c["seq", "revision", "kind", "counted"],
-        )
-        .select_from(showing.join(item, item.c.id == showing.c.item_id).outerjoin(judgement, latest))
-        .where(*_key(verdict.item_id, rater_id, verdict.turn))
-    ).first()
+    row = connection.execute(ASKED, {"item": verdict.item_id, "rater": rater_id, "asked_turn": verdict.turn}).first()
     if row is None:
         raise RefusedError("missing", "there is no such item in your queue")
     return row
@@ -193,10 +189,12 @@ def _append(connection: Connection, rater_id: int, verdict: Verdict, asked: Any,
         connection.execute(sa.update(judgement).where(judgement.c.seq == asked.seq).values(current=False))
     row = verdict.row() | {"rater_id": rater_id, "revision": 0 if asked.seq is None else asked.revision + 1}
     row |= {"current": True, "counted": counted, "order": asked.order, "opened": asked.opened, "submitted": now}
-    key = connection.execute(sa.insert(judgement).values(**row)).inserted_primary_key
+    key = connection.execute(NEW_JUDGEMENT, row).inserted_primary_key
     assert key is not None
     ended = {"skip": "skipped", "withdrawn": "released"}.get(verdict.kind, "answered")
-    connection.execute(_this(verdict.item_id, rater_id, verdict.turn).values(state=ended))
+    connection.execute(
+        END_SHOWING, {"item": verdict.item_id, "rater": rater_id, "asked_turn": verdict.turn, "ended": ended}
+    )
     return int(key[0])
 
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +91,14 @@ def annotate(
     read: Callable[[AnnotationConfig], Gathered] | None,
     config: AnnotationConfig,
     serving: Serving,
+    given: Collection[str] = (),
 ) -> None:
     """Serve the project at a path or URL until Ctrl-C.
 
     Args:
         read: gives the items and says where they are from; not called for a project that there is.
         config: settings of a new project; one that there is keeps its own.
+        given: the settings that somebody asked for, to say which of them do not hold.
 
     Raises:
         ConfigError: settings that do not go together.
@@ -110,7 +112,7 @@ def annotate(
     try:
         with owned(database):
             writer = Writer(database.writing)
-            prepare(database, writer, read, config)
+            prepare(database, writer, read, config, given)
             service = Service(database, writer, address, alone=serving.alone)
             _announce(service, serving, _admin_link(service, serving.admin_link))
             _run(service, serving, listener)
@@ -124,13 +126,13 @@ def prepare(
     writer: Writer,
     read: Callable[[AnnotationConfig], Gathered] | None,
     config: AnnotationConfig,
+    given: Collection[str] = (),
 ) -> None:
     """Set up an empty database."""
     with database.reading.connect() as connection:
         if has_project(connection):
-            kept = read_project(connection).config
-            if kept != config:
-                note(f"{database.shown} has a project, whose settings hold: {_differences(kept, config)}")
+            if differing := _differences(read_project(connection).config, config, given):
+                note(f"{database.shown} has a project, whose settings hold: {differing}")
             return
     if read is None:
         raise DataError(f"{database.shown} holds no project yet: name what is to be judged, a run folder or a file")
@@ -150,19 +152,17 @@ def prepare(
         note(f"verdicts that people gave elsewhere: {said}")
 
 
-def _differences(kept: AnnotationConfig, given: AnnotationConfig) -> str:
-    """What the project has otherwise than the command line says."""
-    both = (kept.model_dump(mode="json"), given.model_dump(mode="json"))
-    return ", ".join(
-        f"{name}={both[0][name]!r}, not {both[1][name]!r}" for name in both[0] if both[0][name] != both[1][name]
-    )
+def _differences(kept: AnnotationConfig, config: AnnotationConfig, given: Collection[str]) -> str:
+    """What the project has otherwise than was asked for."""
+    ours, asked = kept.model_dump(mode="json"), config.model_dump(mode="json")
+    return ", ".join(f"{name}={ours[name]!r}, not {asked[name]!r}" for name in given if ours[name] != asked[name])
 
 
 def _listen(serving: Serving) -> socket.socket:
     """The port is taken first: nothing is prepared for a server that cannot listen."""
     family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
     for port in (PORT, 0) if serving.port is None else (serving.port,):
-        listener = socket.socket(family)
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((serving.host, port))

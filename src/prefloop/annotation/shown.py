@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from prefloop.annotation.protocol import RefusedError
 from prefloop.annotation.queue import Showing
-from prefloop.annotation.schema import answer, item, judgement, showing
+from prefloop.annotation.schema import item, judgement, showing
+from prefloop.annotation.statements import ANSWERS, ITEM, OWN_VERDICT
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Shown:
 
 def show(connection: sa.Connection, held: Showing, rater_id: int) -> Shown:
     """The item that a lease holds."""
-    asked = connection.execute(sa.select(item).where(item.c.id == held.item_id)).one()
+    asked = connection.execute(ITEM, {"item": held.item_id}).one()
     by_index = {
         row.index: ShownAnswer(row.index, row.text, row.result)
-        for row in connection.execute(sa.select(answer).where(answer.c.item_id == held.item_id))
+        for row in connection.execute(ANSWERS, {"item": held.item_id})
     }
     return Shown(
         item_id=asked.id,
@@ -74,14 +75,7 @@ def shown_before(connection: sa.Connection, item_id: str, turn: int, rater_id: i
 
 def own_verdict(connection: sa.Connection, item_id: str, turn: int, rater_id: int) -> dict[str, Any] | None:
     """The current verdict of one person on an item, unless it was withdrawn."""
-    row = connection.execute(
-        sa.select(judgement).where(
-            judgement.c.item_id == item_id,
-            judgement.c.rater_id == rater_id,
-            judgement.c.turn == turn,
-            judgement.c.current,
-        )
-    ).first()
+    row = connection.execute(OWN_VERDICT, {"item": item_id, "rater": rater_id, "asked_turn": turn}).first()
     if row is None or row.kind == "withdrawn":
         return None
     names = ("seq", "kind", "strength", "ranking", "objectives", "reason", "comment", "edits", "submitted")

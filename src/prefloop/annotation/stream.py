@@ -11,14 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from prefloop.annotation.protocol import SCORED, RefusedError
-from prefloop.annotation.schema import answer, item, judgement, project, rater, showing
+from prefloop.annotation.schema import item, judgement, project, showing
+from prefloop.annotation.statements import ASKING, HELD_BY_OTHERS, JUDGED_SO_FAR, UNSEEN
 from prefloop.config.annotation import AnnotationConfig
 
 Connection = sa.Connection
 REPEAT_AFTER = 10
 """Least verdicts between an item and its repeat."""
-AGAIN = ("expired", "released")
-"""States of a showing after which its rater may get the item again, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ def read_asking(connection: Connection, rater_id: int) -> tuple[Project, bool]:
     Raises:
         RefusedError: the rater's part is over.
     """
-    both = sa.select(*project.c["settings", "state", "reason", "secret"], rater.c.qualified)
-    mine = both.join_from(project, rater, rater.c.id == rater_id).where(rater.c.status == "active")
-    row = connection.execute(mine).first()
+    row = connection.execute(ASKING, {"rater": rater_id}).first()
     if row is None:
         raise RefusedError("forbidden", "this account has been closed: ask the person who runs the project")
     return _project(row), row.qualified
@@ -68,9 +65,7 @@ def next_item(connection: Connection, found: Project, rater_id: int, qualified: 
         training = unseen(connection, found, rater_id, "training")
         if training or found.config.qualification:
             return training
-    judged = connection.scalar(
-        sa.select(sa.func.count()).where(judgement.c.rater_id == rater_id, judgement.c.revision == 0)
-    )
+    judged = connection.scalar(JUDGED_SO_FAR, {"rater": rater_id})
     drawn, gold = _drawn(found.secret, "stream", rater_id, judged), found.config.gold_share
     if drawn < gold and (hidden := unseen(connection, found, rater_id, "gold")):
         return hidden
@@ -81,11 +76,7 @@ def next_item(connection: Connection, found: Project, rater_id: int, qualified: 
 
 def unseen(connection: Connection, found: Project, rater_id: int, role: str) -> Next | None:
     """The first item of a role that has a free slot and that this rater has not answered."""
-    answers = sa.select(sa.func.count()).where(answer.c.item_id == item.c.id).scalar_subquery()
-    wanted = _open_to(rater_id, role, item.c.id, showing.c.order, answers.label("answers"))
-    if role == "item":
-        wanted = wanted.where(item.c.done + item.c.leased < item.c.target)
-    row = connection.execute(wanted.order_by(item.c.position).limit(1)).first()
+    row = connection.execute(UNSEEN[role], {"rater": rater_id}).first()
     if row is None:
         return None
     order = row.order or sides(found.secret, rater_id, row.id, row.answers)
@@ -103,19 +94,7 @@ def why_none(connection: Connection, found: Project, rater_id: int, qualified: b
     """``held`` where a slot may come free again, else ``done``, or ``unqualified``."""
     if found.config.qualification and not qualified:
         return "unqualified"
-    waiting = _open_to(rater_id, "item", item.c.id).where(item.c.done < item.c.target)
-    return "held" if connection.execute(waiting.limit(1)).first() else "done"
-
-
-def _open_to(rater_id: int, role: str, *columns: Any) -> sa.Select[Any]:
-    """Open items of a role that this rater has not answered or skipped, whether or not a slot is free."""
-    mine = sa.and_(showing.c.item_id == item.c.id, showing.c.rater_id == rater_id, showing.c.turn == 0)
-    return (
-        sa.select(*columns)
-        .select_from(item.outerjoin(showing, mine))
-        .where(item.c.role == role, item.c.status == "open")
-        .where(showing.c.state.is_(None) | showing.c.state.in_(AGAIN))
-    )
+    return "held" if connection.execute(HELD_BY_OTHERS, {"rater": rater_id}).first() else "done"
 
 
 def _to_repeat(connection: Connection, rater_id: int) -> Next | None:

@@ -1,0 +1,103 @@
+"""Statements that every item and verdict need, built once: to build one costs more than to run it.
+
+Their parameters: ``item``, ``rater``, ``asked_turn`` (whose showing), ``client``, ``now``, ``ended``, ``given``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from prefloop.annotation.schema import answer, item, judgement, project, rater, showing, token
+
+AGAIN = ("expired", "released")
+"""States of a showing after which its rater may get the item again, in the same order."""
+
+
+def _given(name: str) -> Any:
+    return sa.bindparam(name)
+
+
+_THIS = (
+    showing.c.item_id == _given("item"),
+    showing.c.rater_id == _given("rater"),
+    showing.c.turn == _given("asked_turn"),
+)
+
+TOKEN_PERSON = (
+    sa.select(rater, token.c.scopes, token.c.used)
+    .join(token, token.c.rater_id == rater.c.id)
+    .where(token.c.token == _given("given"), token.c.revoked.is_(None), rater.c.status == "active")
+)
+"""Whose token it is."""
+
+ASKING = (
+    sa.select(*project.c["settings", "state", "reason", "secret"], rater.c.qualified)
+    .join_from(project, rater, rater.c.id == _given("rater"))
+    .where(rater.c.status == "active")
+)
+"""The project, and whether the rater has passed its calibration."""
+
+HELD = sa.select(showing).where(showing.c.rater_id == _given("rater"), showing.c.state == "leased")
+RUN_OUT = sa.select(showing.c.item_id).where(showing.c.state == "leased", showing.c.expires <= _given("now")).limit(1)
+JUDGED_SO_FAR = sa.select(sa.func.count()).where(judgement.c.rater_id == _given("rater"), judgement.c.revision == 0)
+NEW_SHOWING, NEW_JUDGEMENT = sa.insert(showing), sa.insert(judgement)
+ONE_MORE_LEASED = sa.update(item).where(item.c.id == _given("item")).values(leased=item.c.leased + 1)
+END_SHOWING = sa.update(showing).where(*_THIS).values(state=_given("ended"))
+SENT_BEFORE = sa.select(judgement).where(judgement.c.client_id == _given("client"))
+
+ITEM = sa.select(item).where(item.c.id == _given("item"))
+ANSWERS = sa.select(answer).where(answer.c.item_id == _given("item"))
+OWN_VERDICT = sa.select(judgement).where(
+    judgement.c.item_id == _given("item"),
+    judgement.c.rater_id == _given("rater"),
+    judgement.c.turn == _given("asked_turn"),
+    judgement.c.current,
+)
+
+ASKED = (
+    sa.select(
+        *showing.c["item_id", "state", "order", "opened"],
+        *item.c["role", "status", "target", "done", "leased", "skipped", "expected"],
+        *judgement.c["seq", "revision", "kind", "counted"],
+    )
+    .select_from(
+        showing.join(item, item.c.id == showing.c.item_id).outerjoin(
+            judgement,
+            sa.and_(
+                judgement.c.item_id == showing.c.item_id,
+                judgement.c.rater_id == showing.c.rater_id,
+                judgement.c.turn == showing.c.turn,
+                judgement.c.current,
+            ),
+        )
+    )
+    .where(*_THIS)
+)
+"""The showing, its item, and the verdict that stands so far (``seq`` None where there is none)."""
+
+
+def open_to(role: str, *columns: Any) -> sa.Select[Any]:
+    """Open items of a role that the rater has not answered or skipped, whether or not a slot is free."""
+    mine = sa.and_(showing.c.item_id == item.c.id, showing.c.rater_id == _given("rater"), showing.c.turn == 0)
+    return (
+        sa.select(*columns)
+        .select_from(item.outerjoin(showing, mine))
+        .where(item.c.role == role, item.c.status == "open")
+        .where(showing.c.state.is_(None) | showing.c.state.in_(AGAIN))
+    )
+
+
+def _unseen(role: str) -> sa.Select[Any]:
+    answers = sa.select(sa.func.count()).where(answer.c.item_id == item.c.id).scalar_subquery()
+    wanted = open_to(role, item.c.id, showing.c.order, answers.label("answers"))
+    if role == "item":
+        wanted = wanted.where(item.c.done + item.c.leased < item.c.target)
+    return wanted.order_by(item.c.position).limit(1)
+
+
+UNSEEN = {role: _unseen(role) for role in ("item", "gold", "training")}
+"""The first item of a role that has a free slot and that the rater has not answered."""
+HELD_BY_OTHERS = open_to("item", item.c.id).where(item.c.done < item.c.target).limit(1)
+"""An item that may come free again."""
