@@ -318,6 +318,7 @@ def test_ten_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     kill(str(tmp_path / "p.db"), 10, seed=1)
 
 
+@pytest.mark.soak
 def test_two_kills_on_postgresql_lose_nothing(postgres: Postgres) -> None:
     kill(postgres.create_database(), 2, seed=2)
 
