@@ -383,3 +383,19 @@ def test_every_screen_is_readable_for_all(open_screen: Open, width: int, height:
         if SCREENSHOTS:
             Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{width}.png", full_page=width < 1000)
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_an_answer_that_no_receipt_came_for_is_kept(open_screen: Open, status: int) -> None:
+    """A proxy, or somebody's sign-in page, answers in place of the server."""
+    screen = open_screen()
+    page = screen.page()
+    page.route("**/api/v1/judgements", lambda route: route.fulfill(status=status, body="<html>Welcome</html>"))
+    page.keyboard.press("4")
+    page.keyboard.press("Enter")
+    expect(page.locator("#banner")).to_contain_text("1 answer(s) wait here")
+    assert screen.rows() == []
+    page.unroute("**/api/v1/judgements")
+    page.wait_for_url("**/judge")
+    expect(page.locator(".progress")).to_contain_text("1 of yours")
+    assert [row.strength for row in screen.rows()] == [4]

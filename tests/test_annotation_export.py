@@ -361,7 +361,10 @@ def test_an_adjudication_takes_the_place_of_the_votes(world: World, tmp_path: Pa
     (only,) = preferred(tmp_path / "out")
     assert (only.chosen, only.soft_label, only.margin) == (ids(new)[1], 1.0, 1.0)
     assert found["counts"]["left_out"] == {"adjudicated": 6}
-    assert [j.judge for j in judged(tmp_path / "out") if j.raw.get("adjudication")] == ["people/r3", "people/r4"]
+    assert [j.judge for j in judged(tmp_path / "out") if j.raw.get("adjudication")] == [
+        "people/r3/adjudication",
+        "people/r4/adjudication",
+    ]
     assert found["preferences"]["judgement without a preference: both bad"] == 1
 
 

@@ -21,10 +21,13 @@ from annotation_server import new_item
 from typer.testing import CliRunner
 
 from prefloop.annotation import schema
+from prefloop.annotation.accounts import create_rater
 from prefloop.annotation.database import open_database
 from prefloop.annotation.imported import add_labels
 from prefloop.annotation.items import add_items, blinded, create_project
-from prefloop.annotation.open import default_database, settings_of
+from prefloop.annotation.open import collect_project, default_database, gather, settings_of
+from prefloop.annotation.protocol import Verdict
+from prefloop.annotation.queue import Showing, lease, submit
 from prefloop.annotation.serve import Serving
 from prefloop.cli.app import app
 from prefloop.config.annotation import AnnotationConfig
@@ -209,7 +212,73 @@ def test_what_people_said_elsewhere_counts(tmp_path: Path) -> None:
     ]
     assert [tuple(row) for row in states] == [(2, "closed"), (1, "open"), (0, "open")]
     assert {row.name for row in people} == {None}
+    again = open_database(tmp_path / "b.db")  # one person, both orders, and a label without a verdict
+    with again.writing.begin() as connection:
+        create_project(connection, AnnotationConfig(overlap=3), "test", 1)
+        add_items(connection, items)
+        turned = Judgement.create(items[0].prompt.id, labels[0].completion_ids[::-1], "people/ann", "choice", 0.0)
+        found = add_labels(connection, [labels[0], turned, label(1, "bob", None)], 5)
+    again.close()
+    assert dict(found) == {"taken": 1, "a person's second ones on an item": 1, "without a verdict": 1}
     assert all(row.status == "removed" and row.pseudonym.startswith("import-") for row in people)
+
+
+def test_what_was_collected_can_be_judged_on(tmp_path: Path) -> None:
+    """Collected verdicts come back into another project as they were: strength, order, both bad."""
+    items = [new_item(f"q{i}", f"a{i}", f"b{i}") for i in range(6)]
+    first = open_database(tmp_path / "one.db")
+    with first.writing.begin() as connection:
+        create_project(connection, AnnotationConfig(overlap=1, gold_share=0, repeat_share=0), "test", 1)
+        add_items(connection, items)
+        ada = create_rater(connection, "Ada", "rater", None, 1)
+        for strength in range(6):
+            held = lease(connection, ada, 1)
+            assert isinstance(held, Showing)
+            sent = {"client_id": f"00000000-0000-4000-8000-{strength:012d}", "item_id": held.item_id, "turn": held.turn}
+            submit(connection, ada, Verdict(**sent, kind="choice", strength=strength), 2)
+    first.close()
+    collect_project(str(tmp_path / "one.db"), tmp_path / "people")
+    found = gather(str(tmp_path / "people"), AnnotationConfig(overlap=1), known={}, gold_of_run=0, columns=None,
+                   features=None, split="train", sql=None)  # fmt: skip
+    second = open_database(tmp_path / "two.db")
+    with second.writing.begin() as connection:
+        create_project(connection, AnnotationConfig(overlap=1), "test", 1)
+        add_items(connection, found.items)
+        assert dict(add_labels(connection, found.labels, 5)) == {"taken": 6}
+    second.close()
+    said = [said_in(tmp_path / name) for name in ("one.db", "two.db")]
+    assert said[0] == said[1]
+    assert len(said[0]) == 6
+
+
+def said_in(path: Path) -> dict[str, Any]:
+    """Strength by prompt, said of the answer with the lower text first."""
+    database = open_database(path)
+    with database.reading.connect() as connection:
+        texts = {(r.item_id, r.index): r.text for r in connection.execute(sa.select(schema.answer))}
+        found = {}
+        for row in connection.execute(sa.select(schema.judgement)):
+            left, right = (texts[row.item_id, index] for index in row.order)
+            found[min(left, right)] = row.strength if left < right or not row.strength else 6 - row.strength
+    database.close()
+    return found
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE item (x)")
+    before = (tmp_path / "other.db").read_bytes()
+    (tmp_path / "answers.jsonl").write_text(json.dumps(ROWS[0]))
+    for arguments in (["collect", str(tmp_path / "other.db"), "--out", str(tmp_path / "out")],
+                      ["annotate", str(tmp_path / "answers.jsonl"), "--database", str(tmp_path / "other.db")]):  # fmt: skip
+        result = CliRunner().invoke(app, arguments)
+        assert "another program's database" in str(result.exception)
+    assert (tmp_path / "other.db").read_bytes() == before
+    (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "p", "answers": ["a"]}))
+    assert CliRunner().invoke(app, ["annotate", str(tmp_path / "one.jsonl")]).exit_code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "one.jsonl", "other.db"]
 
 
 def test_features_of_a_reward_model_choose_the_pairs(tmp_path: Path) -> None:

@@ -55,9 +55,8 @@ def disagreements(connection: Connection) -> list[Disagreement]:
     rows = connection.execute(
         sa.select(judgement)
         .join(item, item.c.id == judgement.c.item_id)
-        .where(
-            item.c.role == "item", judgement.c.current, judgement.c.turn == 0, judgement.c.kind.in_((*SCORED, "skip"))
-        )
+        .where(item.c.role == "item", judgement.c.turn == 0, judgement.c.current)
+        .where(sa.or_(judgement.c.counted, judgement.c.kind == "skip"))  # not what was discarded
     )
     for row in rows:
         votes.setdefault(row.item_id, Counter())[_said(row)] += 1

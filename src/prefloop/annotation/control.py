@@ -25,6 +25,8 @@ def requeue(connection: Connection, item_id: str, now: int, by: int | None = Non
     )
     if not changed.rowcount:
         raise RefusedError("missing", f"there is no item {item_id}")
+    settled = (judgement.c.item_id == item_id, judgement.c.kind == "adjudication")
+    connection.execute(sa.update(judgement).where(*settled).values(current=False))  # or the new verdict has no say
     record(connection, "requeued", item_id, now, by)
 
 

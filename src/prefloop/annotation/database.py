@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event as sqlalchemy_event
@@ -74,6 +76,23 @@ def database_url(place: str | Path) -> sa.URL:
     if url.drivername in ("postgresql", DRIVER):
         return url.set(drivername=DRIVER)
     raise ConfigError(f"database {url.drivername}:// is not known: give a file, or {DRIVER}://user@host/name")
+
+
+def check_file(path: Path) -> None:
+    """Is a SQLite file that exists one of ours?
+
+    Raises:
+        StoreError: it is another program's, or no database.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be read as a database: {error}") from error
+    if tables and "alembic_version" not in tables:
+        raise StoreError(f"{path} is another program's database: give a new file with --database")
 
 
 def open_database(place: str | Path) -> Database:

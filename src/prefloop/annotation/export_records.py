@@ -146,7 +146,8 @@ class Exported:
         tiers = tuple(tuple(names[index] for index in tier) for tier in row["ranking"] or ())
         objectives = {name: SIDES[side] for name, side in sorted(row["objectives"].items())}
         said = (self._kind(row), _value(row), objectives, tiers, _raw(row, self.left_out(row)))
-        return Judgement.create(row["prompt_id"], tuple(row["completion_ids"]), PEOPLE + row["rater"], *said)
+        judge = PEOPLE + row["rater"] + ("/adjudication" if row["kind"] == ADJUDICATION else "")
+        return Judgement.create(row["prompt_id"], tuple(row["completion_ids"]), judge, *said)
 
     def _kind(self, row: Row) -> str:
         """``choice`` or ``ranking``; a verdict without either is of the project's kind."""

@@ -29,12 +29,20 @@ def add_labels(connection: Connection, labels: Iterable[Judgement], now: int) ->
     items = _by_answers(connection)
     found: Counter[str] = Counter()
     raters: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
     for label in labels:
         place = items.get(frozenset(label.completion_ids))
         if place is None:
             found["about answers that are no item"] += 1
             continue
         item_id, index = place
+        if not (label.ranking or label.value is not None or _both_bad(label)):
+            found["without a verdict"] += 1
+            continue
+        if (item_id, label.judge) in seen:
+            found["a person's second ones on an item"] += 1
+            continue
+        seen.add((item_id, label.judge))
         wanted = sa.and_(item.c.id == item_id, item.c.done < item.c.target, item.c.role == "item")
         status = sa.case((item.c.done + 1 == item.c.target, "closed"), else_=item.c.status)
         if not connection.execute(sa.update(item).where(wanted).values(done=item.c.done + 1, status=status)).rowcount:
@@ -80,5 +88,11 @@ def _row(label: Judgement, index: dict[str, int]) -> dict[str, Any]:
     }
     if label.kind == "ranking":
         return row | {"ranking": [[index[identity] for identity in tier] for tier in label.ranking]}
-    both_bad = label.raw.get("choice") == "both bad"
-    return row | {"strength": BOTH_BAD if both_bad else BETTER[1.0 if label.value is None else label.value]}
+    strength = label.raw.get("strength")  # as an export of ours has it, said of the order shown
+    if not isinstance(strength, int):
+        strength = BOTH_BAD if _both_bad(label) else BETTER[float(label.value or 0)]
+    return row | {"strength": strength}
+
+
+def _both_bad(label: Judgement) -> bool:
+    return label.raw.get("choice") == "both bad" or bool(label.raw.get("both_bad"))

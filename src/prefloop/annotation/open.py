@@ -84,7 +84,9 @@ def default_database(source: str) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         return path / PROJECT
-    return Path(f"{path.stem if path.exists() or path.suffix else source.replace('/', '--')}.{PROJECT}").absolute()
+    if path.exists() or path.suffix:
+        return path.with_name(f"{path.stem}.{PROJECT}")
+    return Path(f"{source.replace('/', '--')}.{PROJECT}")
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:
@@ -181,7 +183,7 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
         DataError: there is no project.
         StoreError: the folder holds something else.
     """
-    from prefloop.annotation.database import open_database
+    from prefloop.annotation.database import check_file, open_database
     from prefloop.annotation.export import export_project
     from prefloop.annotation.items import has_project
 
@@ -192,6 +194,8 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
     if out is None and not path.is_dir():
         raise ConfigError("give --out: a database has no run folder to write into")
     target = out or path / PEOPLE
+    if "://" not in str(place):
+        check_file(Path(place))
     database = open_database(place)
     try:
         with database.reading.connect() as connection:

@@ -271,8 +271,8 @@ def _own(connection: sa.Connection, rater_id: int) -> list[Any]:
     rows = (
         sa.select(judgement, item.c.messages)
         .join(item, item.c.id == judgement.c.item_id)
-        .where(judgement.c.rater_id == rater_id, judgement.c.current, judgement.c.kind != "withdrawn")
-        .where(item.c.role != "training")
+        .where(judgement.c.rater_id == rater_id, judgement.c.current, item.c.role != "training")
+        .where(judgement.c.kind.not_in(("withdrawn", "adjudication")))
         .order_by(judgement.c.seq.desc())
     )
     return list(connection.execute(rows.limit(OWN)).all())

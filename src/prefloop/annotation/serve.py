@@ -9,12 +9,13 @@ import webbrowser
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from prefloop.annotation.accounts import invite
-from prefloop.annotation.database import Database, open_database, owned
+from prefloop.annotation.database import Database, check_file, open_database, owned
 from prefloop.annotation.imported import add_labels
 from prefloop.annotation.items import NewItem, add_items, create_project, has_project
 from prefloop.annotation.schema import rater
@@ -108,17 +109,31 @@ def annotate(
     listener = _listen(serving)
     port = listener.getsockname()[1]
     address = serving.address(port)
+    fresh = Path(place) if "://" not in str(place) and not Path(place).exists() else None
+    if "://" not in str(place):
+        check_file(Path(place))
     database = open_database(place)
     try:
         with owned(database):
             writer = Writer(database.writing)
-            prepare(database, writer, read, config, given)
+            try:
+                prepare(database, writer, read, config, given)
+            except BaseException:
+                _leave_nothing(fresh)
+                raise
             service = Service(database, writer, address, alone=serving.alone)
             _announce(service, serving, _admin_link(service, serving.admin_link))
             _run(service, serving, listener)
     finally:
         listener.close()
         database.close()
+
+
+def _leave_nothing(fresh: Path | None) -> None:
+    """No empty database stays where a project could not be made."""
+    if fresh is not None:
+        for path in fresh.parent.glob(f"{escape(fresh.name)}*"):
+            path.unlink(missing_ok=True)
 
 
 def prepare(
@@ -133,6 +148,8 @@ def prepare(
         if has_project(connection):
             if differing := _differences(read_project(connection).config, config, given):
                 note(f"{database.shown} has a project, whose settings hold: {differing}")
+            if read is not None:
+                note(f"{database.shown} has its items already: nothing is read anew")
             return
     if read is None:
         raise DataError(f"{database.shown} holds no project yet: name what is to be judged, a run folder or a file")

@@ -88,7 +88,7 @@ def last_verdict(connection: sa.Connection, rater_id: int, before: int | None = 
         sa.select(judgement.c.item_id, judgement.c.turn)
         .join(item, item.c.id == judgement.c.item_id)
         .where(judgement.c.rater_id == rater_id, judgement.c.current, item.c.role != "training")
-        .where(judgement.c.kind != "withdrawn")
+        .where(judgement.c.kind.not_in(("withdrawn", "adjudication")))
     )
     if before is not None:
         mine = mine.where(judgement.c.seq < before)

@@ -21,6 +21,8 @@ from prefloop.annotation.sources_files import Gathered, numbered_rows, read_file
 from prefloop.annotation.sources_tools import exported_by, read_argilla, read_label_studio
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, DataError
+from prefloop.preferences.people import PEOPLE
+from prefloop.preferences.votes import LEFT_OUT
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
 from prefloop.store.rows import READABLE, BadRow
 from prefloop.store.tables import read_records
@@ -206,6 +208,10 @@ def _folder(path: Path, split: str) -> Gathered:
     for name in TRAIN:
         if (path / name).is_file():
             found.judgements += read_records(path / name, Judgement)
+    # A folder that `prefloop collect` wrote: people's verdicts come back as they were.
+    people = [j for j in found.judgements if j.judge.startswith(PEOPLE)]
+    found.labels = [j for j in people if LEFT_OUT not in j.raw and j.raw.get("status") != "corrected"]
+    found.judgements = [j for j in found.judgements if not j.judge.startswith(PEOPLE)]
     return found
 
 

@@ -51,7 +51,7 @@ def annotate(
     host: Annotated[
         str, typer.Option(help="Address to listen on. The default lets only this machine in.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port. Default 8642, or a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default 8642, or a free one.")] = None,
     public_url: Annotated[
         str | None, typer.Option(help="How browsers reach it: https://… of a proxy in front, or of this host.")
     ] = None,

@@ -43,20 +43,23 @@ async function post(path, body) {
     throw new NoNetwork();
   }
   if (response.status >= 500 || response.status === 429) throw new NoNetwork();
-  const content = await response.json().catch(() => ({}));
-  if (response.ok) return content;
-  const error = new Error(content.error?.reason ?? `the server answered ${response.status}`);
+  const content = await response.json().catch(() => null);
+  if (response.ok && content !== null) return content;
+  if (!content?.error?.reason) throw new NoNetwork(); // a proxy or a sign-in page of somebody else answered
+  const error = new Error(content.error.reason);
   error.status = response.status;
   throw error;
 }
 
 const OUTBOX = `outbox:${PERSON}`;
+const REFUSED = `refused:${PERSON}`; // said on the next page, too
 const outbox = () => stored(OUTBOX, []);
 const queue = (verdict) => store(OUTBOX, [...outbox().filter((kept) => kept.client_id !== verdict.client_id), verdict]);
 const acknowledged = (verdict) => store(OUTBOX, outbox().filter((kept) => kept.client_id !== verdict.client_id));
 
 async function send(verdict) {
   const receipt = await post("/judgements", verdict);
+  if (!Number.isInteger(receipt.seq)) throw new NoNetwork();
   acknowledged(verdict);
   return receipt;
 }
@@ -80,7 +83,7 @@ async function flush() {
         return false;
       }
       acknowledged(verdict); // refused for good: said, and not sent for ever
-      say(`An answer was not taken: ${error.message}`);
+      store(REFUSED, error.message);
     }
   }
   return true;
@@ -92,7 +95,7 @@ function startWork(work) {
   const { item, turn, kind, revises, calibration } = work.dataset;
   const form = $("[data-verdict]", work);
   const confirm = $("[data-confirm]", work);
-  const draftKey = `draft:${PERSON}:${item}:${turn}`;
+  const draftKey = `draft:${PERSON}:${item}:${turn}:${revises}`;
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("prefloop") : null;
   let sent = false;
   let active = Date.now();
@@ -168,9 +171,9 @@ function startWork(work) {
     refresh();
     const body = changes ? { ...bare(), ...changes } : verdict();
     queue(body); // kept before it is sent: a closed tab or a lost network loses nothing
-    store(draftKey, null);
     try {
       const receipt = await send(body);
+      store(draftKey, null);
       channel?.postMessage({ judged: item, turn });
       if (receipt.feedback && calibration) explain(receipt.feedback); else location.assign("/judge");
     } catch (error) {
@@ -316,7 +319,15 @@ const nothing = $("[data-nothing]");
 if (work) startWork(work);
 if (join) startJoin(join);
 if (nothing?.dataset.nothing === "held") setTimeout(() => location.reload(), 15_000);
-if ($("[data-live]")) setTimeout(() => location.reload(), 20_000);
+if ($("[data-live]")) {
+  setInterval(() => { // not under somebody's hands
+    if (!$("details[open]") && !document.activeElement.closest("form")) location.reload();
+  }, 20_000);
+}
+if (PERSON && stored(REFUSED, "")) {
+  say(`An answer was not taken: ${stored(REFUSED, "")}`);
+  store(REFUSED, null);
+}
 confirmForms();
 if (PERSON) window.addEventListener("online", flush);
 if (PERSON && outbox().length) flush().then((empty) => { if (empty && work) location.reload(); });
