@@ -128,7 +128,7 @@ def test_a_second_server_on_the_same_project_is_refused(tmp_path: Path) -> None:
         (["--database", "new.db"], "holds no project yet"),
         (["one.jsonl"], "gives nothing to compare: 1 prompts with fewer than two"),
         (["answers.jsonl", "--set", "overlap=0"], "overlap"),
-        (["answers.jsonl", "--set", "colour=red"], "colour"),
+        (["answers.jsonl", "--set", "colour=red"], "no setting colour; there are name, kind, overlap"),
         (["answers.jsonl", "--host", "0.0.0.0"], "--public-url"),
         (["answers.jsonl", "--public-url", "http://rate.example.org"], "plain HTTP"),
         (["answers.jsonl", "--tls-cert", "c.pem"], "belong together"),

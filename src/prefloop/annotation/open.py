@@ -105,8 +105,14 @@ def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:
     try:
         return AnnotationConfig(**nested)
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors()]
-        raise ConfigError("; ".join(found)) from error
+        raise ConfigError("; ".join(map(_told, error.errors()))) from error
+
+
+def _told(finding: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, finding["loc"]))
+    if finding["type"] == "extra_forbidden":
+        return f"there is no setting {place}; there are {', '.join(AnnotationConfig.model_fields)}"
+    return f"{place}: {finding['msg']}"
 
 
 def gather(
