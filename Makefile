@@ -27,7 +27,7 @@ run: $(VENV)/.run ## install, then run the main job: align the embedded NBA text
 	$(BIN)/prefloop run nba-sql --resume
 
 test: $(STAMP) ## run the whole test suite (at most 10 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(STAMP) ## run the long variants: 100 kills, 10,000 mutated queries
 	$(BIN)/python -m pytest -m soak

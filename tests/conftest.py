@@ -18,6 +18,26 @@ settings.register_profile("prefloop", deadline=None, suppress_health_check=[Heal
 settings.load_profile("prefloop")
 
 
+LONG = (
+    "test_kill.py",
+    "test_cli.py",
+    "test_annotation_load.py",
+    "test_train_commands.py",
+    "test_annotation_browser.py",
+    "test_instructions.py",
+    "test_wheel.py",
+    "test_instruction_run.py",
+    "test_ranks.py",
+    "test_people_judge.py",
+    "test_sql_sandbox.py",
+)
+"""Files of long tests come first, so that no process waits for another's last one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of this test alone, but for the leagues, which take seconds to build."""
