@@ -255,7 +255,7 @@ class Queues(RuleBasedStateMachine):
         assert set(current) == {(row.item_id, row.rater_id, row.turn) for row in rows}
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 20), ("postgresql", 4)])
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 12), ("postgresql", 3)])
 def test_the_queue_does_what_the_reference_does(
     kind: str, examples: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
