@@ -143,7 +143,7 @@ def served(app: Any) -> Iterator[str]:
     thread.start()
     try:
         while not server.started and thread.is_alive():
-            time.sleep(0.01)
+            time.sleep(0.01)  # between looks at a condition that the test then asserts
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

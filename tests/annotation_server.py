@@ -29,7 +29,7 @@ def new_item(question: str, *answers: str, **options: object) -> NewItem:
         Completion(f"secret-{question}-{i}", prompt.id, i, 0, text, (), (), "stop", f"policy-{i}", {}, 0)
         for i, text in enumerate(answers)
     )
-    return NewItem(prompt, completions, **options)  # type: ignore[arg-type]
+    return NewItem(prompt, completions, **options)  # type: ignore[arg-type]  # options are NewItem's own
 
 
 @dataclass

@@ -130,4 +130,4 @@ def _wait(pg_isready: Path, folder: Path, server: subprocess.Popen[bytes]) -> No
     while subprocess.run([pg_isready, "-q", "-h", folder, "-U", USER]).returncode:
         if server.poll() is not None or time.monotonic() > end:
             pytest.fail(f"PostgreSQL did not start:\n{(folder / 'log').read_text()[-2000:]}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks at whether the server is up; nothing is assumed of the time

@@ -143,5 +143,5 @@ class Courier:
         """The outbox keeps what could not be done; the server goes on."""
         try:
             await work()
-        except Exception:
+        except Exception:  # one delivery that fails must not end those to other receivers; the log has its trace
             _log.exception("webhooks: could not deliver now")

@@ -45,6 +45,7 @@ def guarded(app: App, address: Address) -> App:
         limited = RequestBodyLimitMiddleware(BodyCheck(inner()), BODY_LIMIT)
         return SecurityHeaders(HostCheck(OriginCheck(limited, address), address), address)
 
+    # Starlette builds the stack once, by this method; there is no other place outside its own error page.
     app.build_middleware_stack = build  # type: ignore[method-assign]
     return app
 

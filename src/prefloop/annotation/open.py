@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -211,4 +210,4 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
             found = export_project(connection, target, include_surplus=include_surplus, overwrite=out is None)
     finally:
         database.close()
-    return json.loads(json.dumps({**found, "out": str(target)}))  # type: ignore[no-any-return]
+    return {**found, "out": str(target)}

@@ -264,6 +264,7 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False, "maxNesting": DEEPEST})
     # References multiply: one long address, used often, makes gigabytes. So they stay text.
     parser.enable(["table", "strikethrough"]).disable("reference")
+    # markdown-it-py documents replacing this method; mypy takes any method for fixed.
     parser.validateLink = lambda url: _SCHEME.match(url) is not None  # type: ignore[method-assign]
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("code_block", _fence)

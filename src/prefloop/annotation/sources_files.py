@@ -16,14 +16,13 @@ first: ``columns={"prompt": "frage", "first": "links", "second": "rechts"}``. ``
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefloop.errors import ConfigError, DataError
+from prefloop.errors import ConfigError
 from prefloop.preferences.importers import IMPORTED
 from prefloop.preferences.people import read_people
 from prefloop.preferences.rows import BadRowError, read_messages
@@ -135,17 +134,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
             if not (isinstance(row, rows.Unreadable) and row.reason == rows.EMPTY):
                 yield line, row
         return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            for row in reader:
-                yield reader.line_num, row
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} is not readable CSV ({error}): give the rows as JSON lines (.jsonl)") from error
+    yield from rows.read_csv(path)
 
 
 def add_row(row: Any, columns: Mapping[str, str], found: Gathered) -> None:

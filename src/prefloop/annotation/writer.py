@@ -20,7 +20,6 @@ from prefloop.errors import StoreError
 
 Result = TypeVar("Result")
 Job = tuple[Callable[[sa.Connection], Any], "Future[Any]"]
-Outcome = tuple[Any, BaseException | None]
 TOGETHER = 64
 """Most jobs in one commit."""
 
@@ -28,8 +27,7 @@ TOGETHER = 64
 class Writer:
     """Runs jobs on the writing connection; a job's future is set once its work is durable.
 
-    A job that raises is rolled back alone; those beside it stand, and may be run a second time for it: jobs have no
-    effect but on the database. A failed commit fails all of its jobs.
+    A job that raises is rolled back alone; those beside it stand. A failed commit fails all of its jobs.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -78,43 +76,20 @@ class Writer:
         taken = [(job, future) for job, future in jobs if future.set_running_or_notify_cancel()]
         if not taken:
             return
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            outcomes = self._done(taken)
+            with self._engine.begin() as connection:
+                for job, future in taken:
+                    outcomes.append((future, *_tried(job, connection)))
         except BaseException as error:  # the commit itself: a full disk, a lost server
             for _, future in taken:
                 future.set_exception(StoreError(f"could not be saved: {reason(error)}"))
             return
-        for (_, future), (result, failure) in zip(taken, outcomes, strict=True):
+        for future, result, failure in outcomes:
             future.set_exception(failure) if failure else future.set_result(result)
 
-    def _done(self, taken: list[Job]) -> list[Outcome]:
-        """All jobs in one transaction: without savepoints, which cost two statements each, unless one of them fails."""
-        try:
-            with self._engine.begin() as connection:
-                return [(_run(job, connection), None) for job, _ in taken]
-        except _FailedError as failed:
-            if len(taken) == 1 and not isinstance(failed.reason, DBAPIError):
-                return [(None, failed.reason)]
-        with self._engine.begin() as connection:
-            return [_tried(job, connection) for job, _ in taken]
 
-
-class _FailedError(Exception):
-    """A job failed, and not the transaction around it."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def _run(job: Callable[[sa.Connection], Any], connection: sa.Connection) -> Any:
-    try:
-        return job(connection)
-    except Exception as error:
-        raise _FailedError(error) from error
-
-
-def _tried(job: Callable[[sa.Connection], Any], connection: sa.Connection) -> Outcome:
+def _tried(job: Callable[[sa.Connection], Any], connection: sa.Connection) -> tuple[Any, BaseException | None]:
     savepoint = connection.begin_nested()
     try:
         result = job(connection)

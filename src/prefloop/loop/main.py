@@ -86,7 +86,7 @@ def _say_kin(recipe: Recipe, judge: JudgeConfig) -> None:
 
 
 def _family(model: str) -> str:
-    return re.match(r"[a-z]*", model.rstrip("/").rpartition("/")[2].lower())[0]  # type: ignore[index]
+    return re.split(r"[^a-z]", model.rstrip("/").rpartition("/")[2].lower())[0]
 
 
 def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool) -> dict[str, Any]:

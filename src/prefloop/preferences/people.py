@@ -11,7 +11,6 @@ answer that people judged stays in: they saw it. In CSV the first line names the
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from prefloop.errors import DataError
 from prefloop.preferences.importers import IMPORTED
 from prefloop.preferences.rows import BadRow, BadRowError, read_messages, read_rows
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
+from prefloop.store.rows import read_csv
 
 PEOPLE = "people/"
 """What the judge of a person's judgement begins with; the rater's name follows."""
@@ -97,17 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     if path.suffix != ".csv":
         yield from read_rows(path)
         return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            for row in reader:
-                yield reader.line_num, row
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} is not readable CSV ({error}): give the rows as JSON lines (.jsonl)") from error
+    yield from read_csv(path)
 
 
 def _read(row: Any) -> _Pair:

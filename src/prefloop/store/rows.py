@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     if kind not in READABLE:
         raise DataError(f"{path}: unknown file type '{path.suffix}'; give {', '.join(READABLE)}")
     return {".jsonl": _json_lines, ".json": _json_list, ".parquet": _parquet}[kind](path)
+
+
+def read_csv(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Rows of a ``.csv`` file whose first line names the columns, with the line each ends on.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, or no CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            for row in reader:
+                yield reader.line_num, row
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path} is not readable CSV ({error}): give the rows as JSON lines (.jsonl)") from error
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
