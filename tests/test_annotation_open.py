@@ -276,6 +276,15 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, arguments)
         assert "another program's database" in str(result.exception)
     assert (tmp_path / "other.db").read_bytes() == before
+    (tmp_path / "empty.jsonl").touch()
+    for name, said in (
+        ("empty.jsonl", "is empty and holds no project"),
+        ("gone", "does not exist: give the run folder"),
+    ):
+        result = CliRunner().invoke(app, ["collect", str(tmp_path / name), "--out", str(tmp_path / "out")])
+        assert said in str(result.exception)
+    assert (tmp_path / "empty.jsonl").read_bytes() == b""
+    (tmp_path / "empty.jsonl").unlink()
     (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "p", "answers": ["a"]}))
     assert CliRunner().invoke(app, ["annotate", str(tmp_path / "one.jsonl")]).exit_code
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "one.jsonl", "other.db"]

@@ -195,11 +195,13 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
     path = Path(source).expanduser()
     place = path / PROJECT if path.is_dir() else source
     if "://" not in source and not Path(place).is_file():
-        raise DataError(f"{place} does not exist: 'prefloop annotate {source}' makes it")
+        raise DataError(f"{place} does not exist: give the run folder or database that 'prefloop annotate' served")
     if out is None and not path.is_dir():
         raise ConfigError("give --out: a database has no run folder to write into")
     target = out or path / PEOPLE
     if "://" not in str(place):
+        if not Path(place).stat().st_size:  # opening it would make it a database
+            raise DataError(f"{place} is empty and holds no project: give what 'prefloop annotate' served")
         check_file(Path(place))
     database = open_database(place)
     try:
