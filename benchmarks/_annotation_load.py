@@ -78,7 +78,7 @@ class Load:
             if "nothing" in shown:
                 raise ConnectionError(f"nothing to judge: {shown['nothing']}")
             await asyncio.sleep(due + self.think - clock())
-            verdict = {"client_id": str(uuid.uuid4()), "item_id": shown["id"], "turn": shown["turn"]}
+            verdict = {"client_id": str(uuid.uuid4()), "item_id": shown["id"]}
             await self._timed("submit", token, {**verdict, "kind": "choice", "strength": 2}, due + self.think)
         except (OSError, EOFError, RefusedAnswer) as error:
             self.errors.append(str(error) or type(error).__name__)

@@ -16,12 +16,14 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from prefloop.annotation.accounts import create_rater, issue_token, open_session
+from prefloop.annotation.accounts import create_rater, open_session
 from prefloop.annotation.database import open_database
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.schema import item, judgement, showing
 from prefloop.annotation.service import milliseconds
 from prefloop.annotation.simulate import enrol
+from prefloop.annotation.stream import handle_of, read_project
+from prefloop.annotation.tokens import issue_token
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.records import Completion, Prompt
 
@@ -95,12 +97,13 @@ def add_judgements(connection: sa.Connection, people: list[int], count: int, now
     """As many verdicts as raters would have left who began with the first item; straight into the tables."""
     first = sa.select(item.c.id).where(item.c.role == "item").order_by(item.c.position)
     ids = list(connection.scalars(first.limit(-(-count // OVERLAP))))
-    shown, said = [], []
+    shown, said, secret = [], [], read_project(connection).secret
     for number in range(count):
         opened = now - SPAN_MS + number * (SPAN_MS // count)
         both = {"item_id": ids[number // OVERLAP], "rater_id": people[number % len(people)], "turn": 0}
         both |= {"order": [number % 2, 1 - number % 2], "opened": opened}
-        shown.append({**both, "state": "answered", "expires": opened})
+        handle = handle_of(secret, both["item_id"], both["rater_id"], 0)
+        shown.append({**both, "handle": handle, "state": "answered", "expires": opened})
         row = {"client_id": f"{number:032x}", "revision": 0, "current": True, "counted": True, "kind": "choice"}
         row |= {"strength": number % 5 + 1, "objectives": {}, "reason": "", "comment": "", "edits": {}}
         said.append({**both, **row, "submitted": opened + 30_000})

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from annotation_queue import fix_secret
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from prefloop.annotation import api
-from prefloop.annotation.accounts import create_rater, issue_token, open_session
+from prefloop.annotation.accounts import create_rater, open_session
 from prefloop.annotation.database import open_database
 from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.service import Address, Service
+from prefloop.annotation.tokens import issue_token
 from prefloop.annotation.writer import Writer
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.records import Completion, Prompt, content_id
@@ -117,6 +119,7 @@ def world(
 
     def fill(connection: Any) -> None:
         create_project(connection, config, "somewhere", clock())
+        fix_secret(connection)
         add_items(connection, new)
         for name, role in PEOPLE.items():
             found.ids[name] = create_rater(connection, name, role, None, clock())
@@ -153,5 +156,5 @@ def served(app: Any) -> Iterator[str]:
 
 def choice(item: dict[str, Any], strength: int = 1, **more: Any) -> dict[str, Any]:
     """A verdict on an item that `next` gave."""
-    fresh = {"client_id": str(uuid.uuid4()), "item_id": item["id"], "turn": item["turn"]}
+    fresh = {"client_id": str(uuid.uuid4()), "item_id": item["id"]}
     return fresh | {"kind": "choice", "strength": strength} | more

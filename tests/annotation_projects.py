@@ -53,7 +53,7 @@ class Project:
             if isinstance(shown, Nothing):
                 return False
             said = _verdict(says[shown.item_id], shown)
-            base = {"client_id": str(uuid.uuid4()), "item_id": shown.item_id, "turn": shown.turn}
+            base = {"client_id": str(uuid.uuid4()), "item_id": shown.handle}
             submit(connection, rater, Verdict.model_validate(base | said), at + 20_000)
             return True
 
@@ -74,6 +74,7 @@ class Project:
                 said = one.says("pairwise", order, qualities, lengths, rng)
                 base = {"client_id": str(uuid.uuid4()), "item_id": asked.id}
                 row = Verdict.model_validate(base | said).row() | {"rater_id": rater, "order": order, "revision": 0}
+                row["turn"] = 0
                 took = round(1000 * rng.lognormvariate(log(one.seconds), 0.4))
                 row |= {"counted": asked.role == "item", "current": True, "opened": START, "submitted": START + took}
                 rows.append(row)

@@ -20,8 +20,13 @@ from prefloop.config.annotation import AnnotationConfig
 from prefloop.records import Completion, Prompt
 
 SECRET = "5" * 64
-"""In place of a random one, so that what is drawn is the same in every run."""
+"""In place of a project's random one."""
 _numbers = itertools.count(1)
+
+
+def fix_secret(connection: sa.Connection) -> None:
+    """What is hidden in the stream, and on which side an answer stands, is the same in every run."""
+    connection.execute(sa.update(project).values(secret=SECRET))
 
 
 def new_item(number: int, role: str = "item", answers: int = 2, **options: Any) -> NewItem:
@@ -39,7 +44,7 @@ def new_item(number: int, role: str = "item", answers: int = 2, **options: Any) 
 def fill(connection: sa.Connection, config: AnnotationConfig, items: Iterable[NewItem], raters: int, **of: Any) -> None:
     """A project with raters 1, 2, …"""
     create_project(connection, config, "a test", 0)
-    connection.execute(sa.update(project).values(secret=SECRET))
+    fix_secret(connection)
     add_items(connection, items)
     row = {"role": "rater", "status": "active", "qualified": True, "created": 0} | of
     people = [{"id": i, "pseudonym": f"rater-{i}", "name": f"Rater {i}"} | row for i in range(1, raters + 1)]
@@ -72,7 +77,9 @@ class Entry:
 
     seq: int
     verdict: Verdict
+    item: str
     rater: int
+    turn: int
     revision: int
     vote: object
     """Answer index, ``tie``, ``both bad``; None for what is no choice."""
@@ -95,15 +102,20 @@ class ReferenceQueue:
     log: list[Entry] = field(default_factory=list)
     shown: dict[tuple[str, int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     """(item, rater, turn): state, order."""
+    opened: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    handles: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     leases: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     """rater: item, turn, end."""
     status: dict[str, str] = field(default_factory=dict)
     target: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int] = field(default_factory=dict)
+    """Of the target: asked for because of a split."""
     gone: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.status = dict.fromkeys(self.roles, "open")
         self.target = dict.fromkeys(self.roles, self.config.overlap)
+        self.extra = dict.fromkeys(self.roles, 0)
 
     @property
     def length(self) -> int:
@@ -112,16 +124,16 @@ class ReferenceQueue:
     def standing(self, item: str, rater: int, turn: int) -> Entry | None:
         """The current line of a rater on an item."""
         for entry in self.log:
-            if (entry.verdict.item_id, entry.rater, entry.verdict.turn) == (item, rater, turn) and entry.current:
+            if (entry.item, entry.rater, entry.turn) == (item, rater, turn) and entry.current:
                 return entry
         return None
 
     def counted(self, item: str) -> list[Entry]:
-        return [entry for entry in self.log if entry.verdict.item_id == item and entry.counted and entry.current]
+        return [entry for entry in self.log if entry.item == item and entry.counted and entry.current]
 
     def skips(self, item: str) -> int:
         return sum(
-            entry.verdict.item_id == item and entry.current and entry.verdict.kind == "skip" and not entry.verdict.turn
+            entry.item == item and entry.current and entry.verdict.kind == "skip" and not entry.turn
             for entry in self.log
         )
 
@@ -138,6 +150,18 @@ class ReferenceQueue:
         if rater in self.leases:
             item, turn, _ = self.leases.pop(rater)
             self.shown[item, rater, turn] = (state, self.shown[item, rater, turn][1])
+            self.give_back(item)
+
+    def again(self, rater: int) -> set[tuple[str, int]]:
+        """What the rater let run out or withdrew, longest ago, and may get again: it comes before anything new."""
+        mine = [
+            (item, turn)
+            for (item, who, turn), (state, _) in self.shown.items()
+            if who == rater and state in ("expired", "released")
+            if turn or self.roles[item] == "gold" or (self.status[item] == "open" and self.free(item))
+        ]
+        oldest = min((self.opened[item, rater, turn] for item, turn in mine), default=None)
+        return {(item, turn) for item, turn in mine if self.opened[item, rater, turn] == oldest}
 
     def wanted(self, rater: int, role: str) -> list[str]:
         """Open items that a rater could get, in order, free slot or not."""
@@ -158,10 +182,10 @@ class ReferenceQueue:
         first = next(filter(self.free, self.wanted(rater, "item")), None)
         hidden = {(item, 0) for item in self.wanted(rater, "gold")[:1]}
         mine = [
-            entry.verdict.item_id
+            entry.item
             for entry in reversed(self.log)
-            if entry.rater == rater and entry.current and entry.vote is not None and entry.verdict.turn == 0
-            if self.roles[entry.verdict.item_id] == "item" and (entry.verdict.item_id, rater, 1) not in self.shown
+            if entry.rater == rater and entry.current and entry.vote is not None and entry.turn == 0
+            if self.roles[entry.item] == "item" and (entry.item, rater, 1) not in self.shown
         ]
         return first, hidden | {(item, 1) for item in mine[self.repeat_after :][:1]}
 
@@ -169,7 +193,10 @@ class ReferenceQueue:
         waiting = any(len(self.counted(item)) < self.target[item] for item in self.wanted(rater, "item"))
         return "held" if waiting else "done"
 
-    def hold(self, rater: int, item: str, turn: int, order: tuple[int, ...], now: int) -> None:
+    def hold(self, rater: int, handle: str, item: str, turn: int, order: tuple[int, ...], now: int) -> None:
+        if rater not in self.leases:
+            self.opened[item, rater, turn] = now
+        self.handles[handle] = (item, rater, turn)
         self.shown[item, rater, turn] = ("leased", order)
         self.leases[rater] = (item, turn, now + self.length)
 
@@ -180,8 +207,8 @@ class ReferenceQueue:
                 return "known" if (entry.rater, entry.verdict) == (rater, verdict) else "conflict"
         if rater in self.gone:
             return "forbidden"
-        key = (verdict.item_id, rater, verdict.turn)
-        if key not in self.shown:
+        key = self.handles.get(verdict.item_id, ("", 0, 0))
+        if key[1] != rater:
             return "missing"
         last = self.standing(*key)
         withdrawn = last is None or last.verdict.kind == "withdrawn"
@@ -192,10 +219,10 @@ class ReferenceQueue:
         if verdict.kind == "withdrawn" and withdrawn:
             return "conflict"
         self.expire(now)  # a refusal changes nothing, not even this
-        return self._enter(rater, verdict, last, withdrawn)
+        return self._enter(key, verdict, last, withdrawn)
 
-    def _enter(self, rater: int, verdict: Verdict, last: Entry | None, first: bool) -> str:
-        item, turn = verdict.item_id, verdict.turn
+    def _enter(self, key: tuple[str, int, int], verdict: Verdict, last: Entry | None, first: bool) -> str:
+        item, rater, turn = key
         _, order = self.shown[item, rater, turn]
         if self.leases.get(rater, ("", 0, 0))[:2] == (item, turn):
             del self.leases[rater]
@@ -208,7 +235,7 @@ class ReferenceQueue:
         ordinary = self.roles[item] == "item" and turn == 0
         counted = ordinary and vote is not None and self.free(item)
         revision = 0 if last is None else last.revision + 1
-        self.log.append(Entry(len(self.log) + 1, verdict, rater, revision, vote, counted))
+        self.log.append(Entry(len(self.log) + 1, verdict, *key, revision, vote, counted))
         state = {"choice": "answered", "skip": "skipped", "withdrawn": "released"}[verdict.kind]
         self.shown[item, rater, turn] = (state, order)
         if ordinary:
@@ -218,18 +245,31 @@ class ReferenceQueue:
         return ("counted" if counted or not ordinary else "surplus") if first else "edited"
 
     def _review(self, item: str, new_skip: bool) -> None:
-        votes = Counter(entry.vote for entry in self.counted(item))
-        enough = votes.total() >= self.target[item]
-        most = self.config.overlap + self.config.extra_raters
         if self.skips(item) >= self.config.skips and (new_skip or self.status[item] == "aside"):
             self.status[item] = "aside"
-        elif enough and self.target[item] < most and self._disputed(item, votes):
-            self.status[item], self.target[item] = "open", most
-        else:
-            self.status[item] = "closed" if enough else "open"
+            return
+        first, most = self.target[item] - self.extra[item], self.config.overlap + self.config.extra_raters
+        if self.extra[item]:
+            self.target[item] = self.target[item] if self.needs_extra(item) else first
+        elif len(self.counted(item)) >= first and self.disputed(item):
+            self.target[item] = max(first, most)
+        self.extra[item] = self.target[item] - first
+        self.status[item] = "closed" if len(self.counted(item)) >= self.target[item] else "open"
 
-    def _disputed(self, item: str, votes: Counter[object]) -> bool:
-        if self.config.overlap == 1:
+    def give_back(self, item: str) -> None:
+        """After a lease or a verdict has gone."""
+        if self.extra[item]:
+            self._review(item, new_skip=False)
+
+    def needs_extra(self, item: str) -> bool:
+        """Somebody is, or was, on an extra slot, or the others are filled and disagree."""
+        used = len(self.counted(item)) + len(self.holders(item))
+        return used > self.target[item] - self.extra[item] or self.disputed(item)
+
+    def disputed(self, item: str) -> bool:
+        """Whether as many as an item asks at first disagree with each other or with a judge."""
+        votes = Counter(entry.vote for entry in self.counted(item))
+        if self.config.overlap == 1 or votes.total() < self.config.overlap:
             return False
         most = max(votes.values())
         if 2 * most <= votes.total():
@@ -246,6 +286,8 @@ class ReferenceQueue:
         for entry in self.log:
             entry.counted &= entry.rater != rater
         for entry in lost:
-            if self.status[entry.verdict.item_id] == "closed":
-                self.status[entry.verdict.item_id] = "open"
+            if self.status[entry.item] == "closed":
+                self.status[entry.item] = "open"
+        for entry in lost:
+            self.give_back(entry.item)
         return len(lost)

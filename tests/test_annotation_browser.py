@@ -14,8 +14,10 @@ from annotation_server import Running, new_item, serving
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from prefloop.annotation import schema
+from prefloop.annotation import schema, webhooks
 from prefloop.annotation.control import set_state
+from prefloop.annotation.service import milliseconds
+from prefloop.annotation.tokens import issue_token
 from prefloop.config.annotation import AnnotationConfig
 
 CHROMIUM = next(
@@ -45,6 +47,7 @@ PLAIN = AnnotationConfig(overlap=1, gold_share=0, repeat_share=0)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=15_000)  # as of all else: a busy machine is no fault
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
         yield found
@@ -106,7 +109,7 @@ def open_screen(tmp_path: Path, browser: Browser) -> Iterator[Open]:
 
     def signed_in(server: Running, name: str = "Ada", role: str = "rater", **options: Any) -> Screen:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.add_cookies([{"name": "prefloop", "value": server.session(name, role), "url": server.url}])
+        context.add_cookies([{"name": server.cookie, "value": server.session(name, role), "url": server.url}])
         screens.append(Screen(server, context))
         return screens[-1]
 
@@ -150,6 +153,28 @@ def test_a_session_by_keyboard_alone(open_screen: Open) -> None:
     assert rows[5].reason == "ambiguous"
 
 
+def test_the_reading_of_an_ambiguous_question_is_kept(open_screen: Open) -> None:
+    screen = open_screen()
+    page = screen.page()
+    page.keyboard.press("s")
+    page.get_by_label("which reading would you choose").fill("Regular season, 2 of 3.")  # no digit is a key in here
+    page.reload()
+    ready(page)
+    page.keyboard.press("s")
+    expect(page.locator("#reading")).to_have_value("Regular season, 2 of 3.")  # a draft like any other
+    next_item(page, "2")
+    page.keyboard.press("Backspace")
+    ready(page, "**/judge/*")
+    expect(page.locator("#reading")).to_have_value("Regular season, 2 of 3.")
+    expect(page.locator("#comment")).to_have_value("")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/judge")
+    first, second = screen.rows()
+    assert (first.kind, first.reason, first.comment) == ("skip", "ambiguous", "Regular season, 2 of 3.")
+    assert (second.kind, second.strength, second.comment) == ("choice", 2, "")
+
+
 def test_the_order_stays_the_same_in_another_tab_and_another_browser(open_screen: Open) -> None:
     screen = open_screen()
     first = screen.page().locator(".answers").inner_text()
@@ -179,7 +204,7 @@ def test_back_changes_a_verdict_and_keeps_the_old_one_in_the_log(open_screen: Op
     next_item(page, "1 Enter")
     next_item(page, "2 Enter")
     page.keyboard.press("Backspace")
-    ready(page, "**/judge/*/0")
+    ready(page, "**/judge/*")
     expect(page.locator("input[value='2']")).to_be_checked()
     address = page.url
     page.keyboard.press("Backspace")  # once more: the one before
@@ -191,7 +216,8 @@ def test_back_changes_a_verdict_and_keeps_the_old_one_in_the_log(open_screen: Op
     ready(page, "**/judge")
     rows = screen.rows()
     assert [(row.strength, row.revision, row.current) for row in rows] == [(1, 0, False), (2, 0, True), (4, 1, True)]
-    page.goto(f"{screen.server.url}/judge/{rows[0].item_id}/0")
+    handle = next(row.handle for row in screen.rows(schema.showing) if row.item_id == rows[0].item_id)
+    page.goto(f"{screen.server.url}/judge/{handle}")
     page.get_by_role("button", name="Withdraw").click()
     ready(page, "**/judge")
     assert screen.rows()[-1].kind == "withdrawn"
@@ -202,9 +228,16 @@ def test_two_tabs_are_one_verdict(open_screen: Open) -> None:
     one, two = screen.page(), screen.page()
     item = one.locator(".work").get_attribute("data-item")
     assert two.locator(".work").get_attribute("data-item") == item
+    two.evaluate(  # it moves on by itself soon after, perhaps before anybody looks
+        "() => { const banner = document.querySelector('#banner');"
+        " new MutationObserver(() => localStorage.setItem('told', banner.textContent))"
+        ".observe(banner, { childList: true }); }"
+    )
     next_item(one, "1 Enter")
-    expect(two.locator("#banner")).to_contain_text("another tab")
-    two.wait_for_function("item => document.querySelector('.work')?.dataset.item !== item", arg=item)
+    two.wait_for_function(
+        "item => document.querySelector('.work')?.dataset.item !== item && localStorage.told", arg=item
+    )
+    assert "another tab" in two.evaluate("localStorage.told")
     assert [row.strength for row in screen.rows()] == [1]
 
 
@@ -337,14 +370,32 @@ def test_people_join_by_an_invitation_and_sign_in_again(tmp_path: Path, browser:
         context.close()
 
 
-SCREENS = ("work", "mine", "desk", "disagreements", "case", "login", "join", "welcome", "nothing")
+SCREENS = ("work", "mine", "account", "desk", "disagreements", "case", "remove", "webhooks", "webhook", "tokens")
+SCREENS = (*SCREENS, "login", "join", "welcome", "nothing")
+
+
+def some_access(connection: sa.Connection) -> None:
+    """A password, tokens, and a webhook that has been sent something."""
+    now = milliseconds()
+    connection.execute(sa.update(schema.rater).where(schema.rater.c.name == "Ada").values(password="$"))
+    for rater_id, name, scopes in ((1, "nightly export", ("read",)), (2, "my script", ("annotate",))):
+        issue_token(connection, rater_id, name, scopes, now)
+    key, _ = webhooks.register(connection, "http://127.0.0.1:9/annotation/items?project=7", webhooks.EVENTS, now)
+    for _ in range(3):
+        webhooks.send_test(connection, key, now)
+    webhooks.delivered(connection, 1, "answered 204")
+    webhooks.failed(connection, 2, "no answer within 10 s", now)
 
 
 def visit(page: Page, name: str, server: Running) -> None:
     paths = {
         "work": "/judge",
         "mine": "/mine",
+        "account": "/account",
         "desk": "/desk",
+        "webhooks": "/desk/webhooks",
+        "webhook": "/desk/webhooks/1",
+        "tokens": "/desk/tokens",
         "disagreements": "/desk/disagreements",
         "login": "/login",
     }
@@ -352,6 +403,11 @@ def visit(page: Page, name: str, server: Running) -> None:
     if name == "case":
         page.goto(server.url + "/desk/disagreements")
         page.locator("td a").first.click()
+    elif name == "remove":
+        page.goto(server.url + "/desk")
+        page.locator("tr", has_text="Bob").get_by_text("Change").click()
+        page.get_by_role("link", name="Remove Bob").click()
+        page.wait_for_url("**/remove")
     elif name == "nothing":
         server.service.writer.run(lambda connection: set_state(connection, "paused", "Lunch.", 0))
         page.goto(server.url + "/judge")
@@ -373,6 +429,7 @@ def test_every_screen_is_readable_for_all(open_screen: Open, width: int, height:
         order = page.locator("[data-index]").first.get_attribute("data-index")
         next_item(page, f"{key if order == '0' else {'1': '5', '5': '1'}[key]} Enter")
         page.close()
+    screen.server.service.writer.run(some_access)
     page = screen.page("/judge")
     for name in SCREENS:
         visit(page, name, screen.server)
@@ -399,3 +456,96 @@ def test_an_answer_that_no_receipt_came_for_is_kept(open_screen: Open, status: i
     page.wait_for_url("**/judge")
     expect(page.locator(".progress")).to_contain_text("1 of yours")
     assert [row.strength for row in screen.rows()] == [4]
+
+
+def keys_left(page: Page) -> list[str]:
+    return page.evaluate("Object.keys(localStorage)")
+
+
+def test_signing_out_leaves_nothing_of_oneself_in_the_browser(open_screen: Open) -> None:
+    """ASVS 14.3.1; what somebody else has not sent yet stays for them."""
+    screen = open_screen()
+    page = screen.page()
+    page.evaluate("localStorage.setItem('outbox:rater-other', '[1]')")
+    page.keyboard.press("2")
+    assert [key for key in keys_left(page) if key.startswith("draft:")]
+    page.get_by_role("button", name="Sign out").focus()
+    page.keyboard.press("Enter")
+    ready(page, "**/login")
+    assert keys_left(page) == ["outbox:rater-other"]
+    assert screen.rows(schema.session) == []
+
+
+def test_signing_out_sends_first_and_throws_nothing_away_unasked(open_screen: Open) -> None:
+    screen = open_screen()
+    page = screen.page()
+    page.route("**/api/v1/judgements", lambda route: route.fulfill(status=503, body="{}"))
+    page.keyboard.press("4")
+    page.keyboard.press("Enter")
+    expect(page.locator("#banner")).to_contain_text("wait here")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#banner")).to_contain_text("Sign out once more to throw them away")
+    assert [key for key in keys_left(page) if key.startswith("outbox:")]
+    page.get_by_role("button", name="Sign out").click()
+    ready(page, "**/login")
+    assert keys_left(page) == []
+    assert screen.rows() == []
+
+
+def test_two_projects_on_one_machine_do_not_sign_each_other_out(tmp_path: Path, browser: Browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    with (
+        serving(tmp_path / "a.db", ITEMS, PLAIN, alone=True) as one,
+        serving(tmp_path / "b.db", ITEMS, PLAIN, alone=True) as two,
+    ):
+        for server in (one, two):
+            page.goto(server.join_link())
+            ready(page, "**/judge")
+        page.goto(one.url + "/mine")
+        assert page.url == one.url + "/mine"
+        page.get_by_role("button", name="Sign out").click()
+        ready(page, "**/login")
+        page.goto(two.url + "/mine")
+        assert page.url == two.url + "/mine"
+    context.close()
+
+
+def test_removal_asks_first_with_javascript_off(open_screen: Open) -> None:
+    screen = open_screen(role="admin", java_script_enabled=False)
+    screen.server.session("Bob")
+    page = screen.context.new_page()
+    page.goto(screen.server.url + "/desk")
+    page.locator("tr", has_text="Bob").locator("summary").click()
+    page.get_by_role("link", name="Remove Bob").click()
+    assert {row.status for row in screen.rows(schema.rater)} == {"active"}
+    page.get_by_role("link", name="Keep them").click()
+    page.goto(f"{screen.server.url}/desk/raters/2/remove")
+    page.get_by_role("button", name="Remove Bob").click()
+    page.wait_for_url("**/desk")
+    assert [(row.status, row.name) for row in screen.rows(schema.rater)] == [("active", "Ada"), ("removed", None)]
+
+
+def test_a_webhook_and_a_token_by_keyboard_alone(open_screen: Open) -> None:
+    screen = open_screen(role="admin")
+    page = screen.page("/desk/webhooks")
+    page.get_by_label("Address").focus()
+    page.keyboard.type("http://127.0.0.1:9/hook")
+    for _ in range(9):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")  # the last event is not told
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="A webhook was added")).to_be_visible()
+    page.get_by_role("link", name="Go on to the webhook").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Send a test").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("cell", name="webhook.test")).to_be_visible()
+    (hook,) = screen.rows(schema.webhook)
+    assert hook.events == sorted(set(webhooks.EVENTS) - {"rater.removed"})
+    page.goto(screen.server.url + "/account")
+    page.get_by_label("What it is for").focus()
+    page.keyboard.type("export")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="A token was made")).to_be_visible()
+    assert [row.name for row in screen.rows(schema.token)] == ["export"]

@@ -14,14 +14,18 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from annotation_queue import new_item, open_project, verdict
+from annotation_queue import SECRET, fill, new_item, open_project, verdict
 from postgres import Postgres, running_postgres
 
-from prefloop.annotation.database import Database, database_url, open_database, owned, reason
+from prefloop.annotation import database as database_module
+from prefloop.annotation.database import Database, check_file, database_url, open_database, owned, reason
 from prefloop.annotation.queue import Nothing, lease, submit
-from prefloop.annotation.schema import answer, event, item, judgement, metadata, showing
+from prefloop.annotation.schema import answer, event, item, judgement, metadata, rater, showing
+from prefloop.annotation.stream import handle_of
 from prefloop.annotation.writer import Writer
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, StoreError
@@ -111,9 +115,17 @@ def test_checks_and_partial_indexes_are_those_of_the_schema(place: str, tmp_path
         (item, {"target": 1}, {"leased": -1}),
         (item, {"target": 1}, {"skipped": -1}),
         (showing, {"state": "leased"}, {"state": "leased"}),
+        (showing, {"state": "answered", "handle": "0"}, {"state": "answered", "handle": "0"}),
         (judgement, {"current": True}, {"current": True}),
     ],
-    ids=["over target", "leased below zero", "skipped below zero", "two leases", "two current verdicts"],
+    ids=[
+        "over target",
+        "leased below zero",
+        "skipped below zero",
+        "two leases",
+        "two of one handle",
+        "two current verdicts",
+    ],
 )
 def test_the_database_itself_refuses_what_must_not_be(
     table: sa.Table, first: dict[str, Any], second: dict[str, Any], place: str
@@ -133,10 +145,43 @@ def _row(table: sa.Table, item_id: str, revision: int, **values: Any) -> sa.Inse
         return sa.update(item).values(**values)
     row = {"item_id": item_id, "rater_id": 1, "turn": 0, "order": [0, 1], "opened": 0}
     if table is showing:
-        return sa.insert(table).values(**row, expires=9, **values)
+        return sa.insert(table).values(**row | {"handle": str(revision), "expires": 9} | values)
     texts = {"client_id": str(revision), "kind": "choice", "reason": "", "comment": ""}
     rest = {"revision": revision, "counted": False, "objectives": {}, "edits": {}, "submitted": 0}
-    return sa.insert(table).values(**row, **texts, **rest, **values)
+    return sa.insert(table).values(**row | texts | rest | values)
+
+
+def test_rows_of_the_first_version_get_what_they_lack(place: str) -> None:
+    """Handles, by which raters go on; and whose verdicts were discarded: of those removed, who has none that counts."""
+    engine = sa.create_engine(database_url(place))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(database_module.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        items = [new_item(i) for i in range(2)]
+        fill(connection, AnnotationConfig(), items, 4)
+        looks = [(items[0].id, 1, 0), (items[0].id, 1, 1), (items[1].id, 1, 0), (items[1].id, 2, 0)]
+        for item_id, who, turn in looks:
+            row = {"item_id": item_id, "rater_id": who, "turn": turn, "order": [0, 1], "state": "answered"}
+            connection.execute(sa.insert(showing).values(**row, opened=0, expires=0))
+        for who in (1, 2):
+            connection.execute(_row(judgement, items[1].id, who, rater_id=who, current=True, counted=who == 1))
+        connection.execute(sa.update(rater).where(rater.c.id < 4).values(status="removed"))
+    engine.dispose()
+    database = open_database(place)
+    with database.writing.connect() as connection:
+        found = connection.execute(sa.select(*showing.c["item_id", "rater_id", "turn", "handle"])).all()
+        assert {row[:3]: row.handle for row in found} == {key: handle_of(SECRET, *key) for key in looks}
+        gone = connection.execute(sa.select(rater.c.id, rater.c.discarded).order_by(rater.c.id)).all()
+        assert gone == [(1, False), (2, True), (3, True), (4, False)]
+        assert connection.scalars(sa.select(item.c.extra)).all() == [0, 0]
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")  # and back
+        command.upgrade(config, "head")
+        assert connection.execute(sa.select(*showing.c["item_id", "rater_id", "turn", "handle"])).all() == found
+    database.close()
 
 
 def test_opening_again_changes_nothing(place: str) -> None:
@@ -238,7 +283,9 @@ def test_hostile_text_comes_back(place: str) -> None:
     asked = replace(asked, prompt=prompt, answers=answers)
     config = AnnotationConfig(objectives=("brief",))
     database = open_project(place, config, [asked])
-    said = verdict(asked.id, comment=texts[1] + "\0", edits={1: "'\0\""}, objectives={"brief": "left"})
+    said = verdict(
+        handle_of(SECRET, asked.id, 1, 0), comment=texts[1] + "\0", edits={1: "'\0\""}, objectives={"brief": "left"}
+    )
     with database.writing.begin() as connection:
         assert lease(connection, 1, 0) != Nothing("done")
         first = submit(connection, 1, said, 0)
@@ -394,3 +441,22 @@ def test_who_lost_the_lock_with_the_connection_no_longer_writes(postgres: Postgr
         writer.close()
     assert len(lines(database)) == 2
     database.close()
+
+
+def test_a_database_where_nothing_can_be_written_says_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.db"
+    path.write_bytes(b"x")
+
+    def refused(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", refused)
+        with pytest.raises(StoreError, match=r"p\.db cannot be opened where nothing can be written: copy it"):
+            check_file(path)
+    with pytest.raises(StoreError, match=r"cannot be used: .*; choose another place with --database"):
+        open_database("/proc/nowhere/p.db")

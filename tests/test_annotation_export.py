@@ -23,6 +23,7 @@ from prefloop.annotation.export import export_project
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.protocol import Verdict
 from prefloop.annotation.schema import item, judgement, rater, showing
+from prefloop.annotation.stream import handle_of
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.errors import StoreError
@@ -71,14 +72,17 @@ class World:
             now = next(self.clock)
             if connection.execute(sa.select(showing).where(*same)).first() is None:
                 row = {"state": "expired", "order": list(shown), "opened": now - 4500, "expires": now}
-                connection.execute(sa.insert(showing).values(**key, **row))
+                connection.execute(sa.insert(showing).values(**key, **row, handle=self.handle(who, new, turn)))
             last = connection.scalar(
                 sa.select(judgement.c.seq).where(
                     *(getattr(judgement.c, name) == value for name, value in key.items()), judgement.c.current
                 )
             )
-            found = {"kind": kind, "client_id": self.client_id(), "item_id": new.id, "turn": turn, **said}
+            found = {"kind": kind, "client_id": self.client_id(), "item_id": self.handle(who, new, turn), **said}
             return queue.submit(connection, who, Verdict(**found, revises=last), now).seq
+
+    def handle(self, who: int, new: NewItem, turn: int) -> str:
+        return handle_of("a test", new.id, who, turn)
 
     def settle(self, who: int, new: NewItem, **said: Any) -> None:
         verdict = Verdict(client_id=self.client_id(), item_id=new.id, kind="choice", **said)
@@ -311,7 +315,7 @@ def test_ties_both_bad_and_skips_make_no_pair_and_are_counted(world: World, tmp_
     assert (only.prompt_id, only.soft_label, only.margin) == (half.prompt.id, 0.75, 0.5)
     assert found["preferences"] == {
         "prompts": 5, "kept pairs": 1, "comparison tied": 2, "prompt without a comparison": 2,
-        "judgement without a preference: both bad": 2, "judgement without a preference: skipped (ambiguous)": 1,
+        "judgement without a preference: both bad": 2, "judgement left out: ambiguous question": 1,
     }  # fmt: skip
 
 
@@ -347,6 +351,21 @@ def test_who_was_removed_with_their_verdicts_is_not_trained_on(world: World, tmp
     world.export(tmp_path / "out", include_surplus=True)
     assert [j.raw.get("left_out") for j in judged(tmp_path / "out")] == [None, "discarded with its rater"]
     assert [(p.chosen, p.soft_label) for p in preferred(tmp_path / "out")] == [(ids(new)[0], 1.0)]
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_surplus_of_somebody_removed_is_discarded_only_if_they_were_with_their_verdicts(
+    discard: bool, world: World, tmp_path: Path
+) -> None:
+    new = world.add("q", "one", "two")
+    for who in (1, 2, 3):
+        world.say(who, new, strength=2)
+    world.say(4, new, strength=4)  # the target is three
+    world.run(control.remove_rater, 4, 0, discard=discard)
+    why = "discarded with its rater" if discard else "surplus"
+    assert world.export(tmp_path / "out")["counts"]["left_out"] == {why: 1}
+    world.export(tmp_path / "more", include_surplus=True)
+    assert [p.soft_label for p in preferred(tmp_path / "more")] == [1.0 if discard else 0.75]
 
 
 def test_an_adjudication_takes_the_place_of_the_votes(world: World, tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_over_plain_http_the_cookie_has_no_prefix(address: Address) -> None:
     """ASVS 3.3.2 and 3.3.4 hold; 3.3.1 and 3.3.3 need HTTPS."""
     set_session(response := Response(), address, "secret")
     name, morsel, header = _cookie(response)
-    assert name == "prefloop"
+    assert name == "prefloop-8642"
     assert (morsel["secure"], morsel["httponly"], morsel["samesite"]) == ("", True, "lax")
     assert "Secure" not in header
 
@@ -427,6 +427,14 @@ def test_the_cookie_is_taken_back_under_the_same_name_and_attributes(address: Ad
     assert name == session_cookie(address)[0]
     assert (morsel.value, morsel["max-age"], morsel["path"]) == ("", "0", "/")
     assert bool(morsel["secure"]) == address.secure  # without it browsers ignore a __Host- cookie
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:{}", "http://localhost:{}", "https://rate.example.org:{}"])
+def test_servers_of_one_host_have_cookies_of_their_own(origin: str) -> None:
+    """Cookies are shared among ports (RFC 6265, 8.5): two projects on one machine must not take each other's."""
+    names = {session_cookie(Address(origin.format(port)))[0] for port in (8642, 8643)}
+    assert len(names) == 2
+    assert session_cookie(Address("http://127.0.0.1"))[0] == "prefloop"
 
 
 # A real browser

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from annotation_server import new_item
 from typer.testing import CliRunner
 
-from prefloop.annotation import schema
+from prefloop.annotation import schema, serve
 from prefloop.annotation.accounts import create_rater
 from prefloop.annotation.database import open_database
 from prefloop.annotation.imported import add_labels
@@ -28,10 +28,12 @@ from prefloop.annotation.items import add_items, blinded, create_project
 from prefloop.annotation.open import collect_project, default_database, gather, settings_of
 from prefloop.annotation.protocol import Verdict
 from prefloop.annotation.queue import Showing, lease, submit
-from prefloop.annotation.serve import Serving
+from prefloop.annotation.serve import Gathered, Serving, prepare
+from prefloop.annotation.writer import Writer
 from prefloop.cli.app import app
 from prefloop.config.annotation import AnnotationConfig
-from prefloop.errors import ConfigError, StoreError
+from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.progress import set_quiet
 from prefloop.records import Judgement
 
 ROWS = [{"prompt": f"Question {i}?", "answers": [f"first {i}", f"second {i}"]} for i in range(4)]
@@ -59,7 +61,7 @@ def free_port() -> int:
 
 def sign_in(link: str) -> httpx2.Client:
     origin, token = link.split("/join#")
-    client = httpx2.Client(base_url=origin, headers={"Origin": origin}, follow_redirects=True)
+    client = httpx2.Client(base_url=origin, headers={"Origin": origin}, follow_redirects=True, timeout=60)
     assert client.post("/join", data={"token": token}).status_code == 200
     return client
 
@@ -72,7 +74,7 @@ def judge_all(client: httpx2.Client) -> list[str]:
         if "nothing" in found:
             return sent
         sent.append(f"00000000-0000-4000-8000-{len(sent):012d}")
-        body = {"client_id": sent[-1], "item_id": found["id"], "turn": found["turn"], "kind": "choice", "strength": 2}
+        body = {"client_id": sent[-1], "item_id": found["id"], "kind": "choice", "strength": 2}
         assert client.post("/api/v1/judgements", json=body).status_code == 200
 
 
@@ -223,6 +225,32 @@ def test_what_people_said_elsewhere_counts(tmp_path: Path) -> None:
     assert all(row.status == "removed" and row.pseudonym.startswith("import-") for row in people)
 
 
+def test_an_export_of_finished_work_says_that_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_quiet(False)
+    item = new_item("q", "a", "b")
+    label = Judgement.create(item.prompt.id, tuple(one.id for one in item.answers), "people/ann", "choice", 1.0)
+    for overlap, left in ((1, False), (2, True)):
+        database = open_database(tmp_path / f"{overlap}.db")
+        writer = Writer(database.writing)
+        prepare(database, writer, lambda _: Gathered([item], "an export", [label]), AnnotationConfig(overlap=overlap))
+        writer.close()
+        database.close()
+        said = capsys.readouterr().err
+        assert "verdicts that people gave elsewhere: 1 taken" in said
+        assert ("nothing is left to judge: a larger --set overlap, now 1" in said) != left
+
+
+def test_a_database_of_sql_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps(ROWS[0]))
+    for arguments in (["--sql", "gone.sqlite"], ["--set", "sql=gone.sqlite"]):
+        result = CliRunner().invoke(app, ["annotate", str(tmp_path / "answers.jsonl"), *arguments])
+        assert isinstance(result.exception, DataError)
+        assert "gone.sqlite does not exist: --sql names the SQLite file" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
 def test_what_was_collected_can_be_judged_on(tmp_path: Path) -> None:
     """Collected verdicts come back into another project as they were: strength, order, both bad."""
     items = [new_item(f"q{i}", f"a{i}", f"b{i}") for i in range(6)]
@@ -234,12 +262,12 @@ def test_what_was_collected_can_be_judged_on(tmp_path: Path) -> None:
         for strength in range(6):
             held = lease(connection, ada, 1)
             assert isinstance(held, Showing)
-            sent = {"client_id": f"00000000-0000-4000-8000-{strength:012d}", "item_id": held.item_id, "turn": held.turn}
+            sent = {"client_id": f"00000000-0000-4000-8000-{strength:012d}", "item_id": held.handle}
             submit(connection, ada, Verdict(**sent, kind="choice", strength=strength), 2)
     first.close()
     collect_project(str(tmp_path / "one.db"), tmp_path / "people")
     found = gather(str(tmp_path / "people"), AnnotationConfig(overlap=1), known={}, gold_of_run=0, columns=None,
-                   features=None, split="train", sql=None)  # fmt: skip
+                   features=None, split="train")  # fmt: skip
     second = open_database(tmp_path / "two.db")
     with second.writing.begin() as connection:
         create_project(connection, AnnotationConfig(overlap=1), "test", 1)
@@ -313,3 +341,49 @@ def test_features_of_a_reward_model_choose_the_pairs(tmp_path: Path) -> None:
         assert len(judge_all(sign_in(link))) >= 6
     with open_database(tmp_path / "run" / "annotation.db").reading.connect() as connection:
         assert set(connection.scalars(sa.select(schema.item.c.stratum))) == {"d-optimal"}
+
+
+# Ports
+
+
+@contextmanager
+def taken(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A port that another program listens on."""
+    with socket.socket() as other:
+        other.bind((host, port))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_taken_port_is_named_with_the_one_used_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command up to the point where it would serve."""
+    monkeypatch.setattr(serve, "_run", lambda service, *_: service.close())
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    arguments = ["annotate", str(tmp_path / "answers.jsonl"), "--no-browser"]
+    with taken() as port:
+        monkeypatch.setattr(serve, "PORT", port)
+        said = CliRunner().invoke(app, arguments).output
+    used = re.search(r"open  http://127\.0\.0\.1:(\d+)/join#", said)
+    assert used
+    assert int(used[1]) != port
+    assert f"Port {port} is taken by another program" in said
+    assert f"This project uses port {used[1]}" in said
+    monkeypatch.setattr(serve, "PORT", free_port())
+    said = CliRunner().invoke(app, arguments).output
+    assert f":{serve.PORT}/join#" in said
+    assert "is taken" not in said
+
+
+@pytest.mark.parametrize("public", [None, "https://rate.example.org"])
+def test_a_port_that_was_asked_for_is_not_replaced(public: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with taken() as port:
+        with pytest.raises(ConfigError, match=rf"port {port} .*stop the program that has it, or give another --port"):
+            serve._listen(Serving(port=port, public_url=public))
+        if public:  # a proxy looks for it there
+            monkeypatch.setattr(serve, "PORT", port)
+            with pytest.raises(ConfigError, match=rf"port {port} .*to which https://rate\.example\.org leads"):
+                serve._listen(Serving(public_url=public))
+    with pytest.raises(ConfigError, match=r"choose another with --host and --port"):
+        serve._listen(Serving(host="192.0.2.1"))

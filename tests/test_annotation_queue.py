@@ -109,7 +109,7 @@ class Queues(RuleBasedStateMachine):
         found = self.next(rater_id)
         if found and how != "hold":
             said = {"kind": "skip"} if how == "skip" else {"kind": "choice", "strength": how}
-            self.judge((found.item_id, rater_id, found.turn), "-", **said)
+            self.judge(found.handle, "-", **said)
 
     @rule(ways=st.lists(WAYS, min_size=4, max_size=4))
     def all_work(self, ways: list[str | int]) -> None:
@@ -122,40 +122,45 @@ class Queues(RuleBasedStateMachine):
         self.now += self.model.length
         self.all_work(others)
         if found:
-            self.judge((found.item_id, rater_id, found.turn), "-", kind="choice", strength=strength)
+            self.judge(found.handle, "-", kind="choice", strength=strength)
 
     def offered(self, rater_id: int, found: Showing | Nothing) -> None:
         held = self.model.leases.get(rater_id)
+        again = self.model.again(rater_id)
         first, hidden = self.model.offers(rater_id)
         if isinstance(found, Nothing):
             assert held is None
             assert first is None
+            assert not again
             assert found.reason == self.model.nothing(rater_id)
             return
         assert found.expires == self.now + self.model.length
         key = (found.item_id, found.turn)
-        assert key == held[:2] if held else key in hidden | {(first, 0)}
+        assert key in ({held[:2]} if held else again or hidden | {(first, 0)})
         known = self.model.shown.get((found.item_id, rater_id, found.turn))
         assert known is None or known[1] == found.order  # stable
         if found.turn:
             assert found.order == self.model.shown[found.item_id, rater_id, 0][1][::-1]
-        self.model.hold(rater_id, *key, found.order, self.now)
+        assert self.model.handles.get(found.handle, (found.item_id, rater_id, found.turn)) == (
+            found.item_id, rater_id, found.turn,
+        )  # fmt: skip
+        self.model.hold(rater_id, found.handle, *key, found.order, self.now)
 
-    @precondition(lambda self: self.model.shown)
+    @precondition(lambda self: self.model.handles)
     @rule(which=st.integers(0, 100), kind=st.sampled_from(KINDS), strength=STRENGTHS, revises=st.sampled_from("-llw"))
     def say_more(self, which: int, kind: str, strength: int, revises: str) -> None:
         """On anything that was shown: in time, late, or for a second time."""
-        key = list(self.model.shown)[-1 - which % len(self.model.shown)]
-        self.judge(key, revises, kind=kind, **({"strength": strength} if kind == "choice" else {}))
+        handle = list(self.model.handles)[-1 - which % len(self.model.handles)]
+        self.judge(handle, revises, kind=kind, **({"strength": strength} if kind == "choice" else {}))
 
-    def judge(self, key: tuple[str, int, int], revises: str, **said: Any) -> None:
+    def judge(self, handle: str, revises: str, **said: Any) -> None:
         """As a first verdict (-), a change of the last one (l) or of a wrong one (w)."""
-        item_id, rater_id, turn = key
+        item_id, rater_id, turn = self.model.handles[handle]
         last = self.model.standing(item_id, rater_id, turn)
         seq = {"-": None, "l": last.seq if last else None, "w": 10_000}[revises]
         if said["kind"] == "withdrawn" and seq is None:
             seq = 10_000
-        made = verdict(item_id, turn=turn, revises=seq, **said)
+        made = verdict(handle, revises=seq, **said)
         self.submit(rater_id, made, made.model_copy(update={"revises": self.seqs.get(seq, seq)}))
 
     def submit(self, rater_id: int, said: Verdict, sent: Verdict) -> None:
@@ -186,11 +191,12 @@ class Queues(RuleBasedStateMachine):
     @rule(rater_id=RATERS)
     def renew(self, rater_id: int) -> None:
         held = self.model.leases.get(rater_id)
-        item_id, turn = held[:2] if held else (ITEMS[0].id, 0)
-        end = self.run(renew, rater_id, item_id, turn, self.now)
+        named = {key: handle for handle, key in self.model.handles.items()}
+        handle = named[held[0], rater_id, held[1]] if held else next(iter(named.values()), ITEMS[0].id)
+        end = self.run(renew, rater_id, handle, self.now)
         assert end == (self.now + self.model.length if held else None)
         if held:
-            self.model.leases[rater_id] = (item_id, turn, end)
+            self.model.leases[rater_id] = (*held[:2], end)
 
     @rule(milliseconds=st.sampled_from([1, 400, 999, 1000]), take_back=st.booleans())
     def wait(self, milliseconds: int, take_back: bool) -> None:
@@ -211,6 +217,7 @@ class Queues(RuleBasedStateMachine):
         self.run(requeue, item_id, self.now)
         self.model.target[item_id] += 1
         self.model.status[item_id] = "open"
+        self.model.give_back(item_id)
 
     @precondition(lambda self: len(self.model.log) > 9 and len(self.model.gone) < 2)
     @rule(rater_id=RATERS, discard=st.booleans())
@@ -221,8 +228,8 @@ class Queues(RuleBasedStateMachine):
     def pause_and_go_on(self, state: str, rater_id: int) -> None:
         self.run(set_state, state, "", self.now)
         assert self.run(lease, rater_id, self.now) in (Nothing(state), "forbidden")
-        for key in list(self.model.shown)[-1:]:  # work is not refused meanwhile
-            self.judge(key, "l" if self.model.standing(*key) else "-", kind="choice", strength=2)
+        for handle, key in list(self.model.handles.items())[-1:]:  # work is not refused meanwhile
+            self.judge(handle, "l" if self.model.standing(*key) else "-", kind="choice", strength=2)
         self.run(set_state, "running", "", self.now)
 
     @invariant()
@@ -232,6 +239,8 @@ class Queues(RuleBasedStateMachine):
             assert (row.done, row.leased, row.skipped) == (len(counted), len(holders), self.model.skips(row.id))
             assert row.role != "item" or 0 <= row.done + row.leased <= row.target
             assert (row.status, row.target) == (self.model.status[row.id], self.model.target[row.id])
+            assert row.extra == self.model.extra[row.id]
+            assert not row.extra or row.status == "aside" or self.model.needs_extra(row.id)  # exactly as long as needed
 
     @invariant()
     def leases_agree(self) -> None:
@@ -241,6 +250,8 @@ class Queues(RuleBasedStateMachine):
         assert {row.rater_id: (row.item_id, row.turn, row.expires) for row in held} == self.model.leases
         stored = {(row.item_id, row.rater_id, row.turn): (row.state, tuple(row.order)) for row in rows}
         assert stored == self.model.shown
+        assert {row.handle: (row.item_id, row.rater_id, row.turn) for row in rows} == self.model.handles
+        assert not set(self.model.handles) & {new.id for new in ITEMS}
 
     @invariant()
     def logs_agree(self) -> None:
@@ -307,7 +318,7 @@ class Crowd:
         if how < 0.1:  # forgets it
             return False
         late = self._now() + 60_000 if how < 0.2 else self._now()
-        said = verdict(found.item_id, strength=drawn.randrange(6), turn=found.turn)
+        said = verdict(found.handle, strength=drawn.randrange(6))
         jobs = [
             self.writer.submit(lambda connection: submit(connection, rater_id, said, late))
             for _ in range(2 if how > 0.7 else 1)

@@ -223,6 +223,13 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         read_items(tmp_path / "a.jsonl", IN_ORDER)
     with pytest.raises(DataError, match="does not exist: give a run folder"):
         read_items(str(tmp_path / "folder"), IN_ORDER)
+    everything = r"does not exist: give a run folder, a \.csv, \.jsonl, \.json, \.parquet file or a Hub data set"
+    for name in ("a.csv", "a.jsonl", "a.txt", "gone"):
+        with pytest.raises(DataError, match=everything):
+            read_items(str(tmp_path / name), IN_ORDER)
+    for name, said in (("a.csv", "does not exist"), ("", "is a folder")):
+        with pytest.raises(DataError, match=rf"{said}: give a \.csv, \.jsonl, \.json, \.parquet file"):
+            known_items(tmp_path / name)
     with pytest.raises(DataError, match="neither a run nor a preference set"):
         read_items(tmp_path, IN_ORDER)
     with pytest.raises(DataError, match=r"unknown file type '\.txt'"):

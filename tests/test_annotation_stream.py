@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from annotation_queue import fill, new_item, verdict
+from annotation_queue import SECRET, fill, new_item, verdict
 from scipy.stats import binom, chi2, chisquare
 
 from prefloop.annotation.control import remove_rater, requeue, set_state
@@ -19,7 +20,7 @@ from prefloop.annotation.items import NewItem, add_items, create_project, has_pr
 from prefloop.annotation.protocol import RefusedError, Verdict, preference, winner
 from prefloop.annotation.queue import Nothing, Showing, lease, renew, submit
 from prefloop.annotation.schema import invite, item, judgement, rater, showing
-from prefloop.annotation.stream import REPEAT_AFTER, sides
+from prefloop.annotation.stream import REPEAT_AFTER, handle_of, sides
 from prefloop.config.annotation import AnnotationConfig
 
 MINUTE = 60_000
@@ -58,7 +59,7 @@ class Table:
         found = self.lease(who)
         assert isinstance(found, Showing)
         strength = 3 if best is None else (2 if found.order[0] == best else 4)
-        return self.submit(who, verdict(found.item_id, strength=strength, turn=found.turn, **options))
+        return self.submit(who, verdict(found.handle, strength=strength, **options))
 
     def row(self, number: int = 0) -> Any:
         return self.connection.execute(sa.select(item).where(item.c.id == self.items[number].id)).one()
@@ -121,9 +122,9 @@ def test_gold_and_repeats_come_at_their_shares_and_look_like_the_rest(table: Tab
         kind = "repeat" if found.turn else roles[found.item_id]
         kinds[kind] += 1
         assert {name: type(value) for name, value in dataclasses.asdict(found).items()} == {
-            "item_id": str, "turn": int, "order": tuple, "opened": int, "expires": int,
+            "handle": str, "item_id": str, "turn": int, "order": tuple, "opened": int, "expires": int,
         }  # fmt: skip
-        receipt = table.submit(A, verdict(found.item_id, turn=found.turn))
+        receipt = table.submit(A, verdict(found.handle))
         assert (receipt.state, receipt.feedback) == ("counted", None)
         if kind == "repeat":
             assert number - position[found.item_id] > REPEAT_AFTER
@@ -138,6 +139,70 @@ def test_gold_and_repeats_come_at_their_shares_and_look_like_the_rest(table: Tab
     assert all(row.order == first[row.item_id][::-1] and roles[row.item_id] == "item" for row in rows)
     done = table.connection.scalar(sa.select(sa.func.sum(item.c.done)))
     assert done == kinds["item"]  # neither gold nor a repeat fills a slot
+
+
+def hidden_stream(table: Table) -> Callable[[Showing], str]:
+    """A stream of items, gold and repeats; what an item of it is."""
+    items = [new_item(i) for i in range(60)] + [new_item(1000 + i, "gold") for i in range(20)]
+    table.set(items, raters=2, overlap=1, gold_share=0.2, repeat_share=0.3)
+    roles = {new.id: new.role for new in items}
+    return lambda found: "repeat" if found.turn else roles[found.item_id]
+
+
+def test_a_rater_has_another_name_for_every_look(table: Table) -> None:
+    hidden_stream(table)
+    for who in (A, B):
+        for _ in range(20):
+            table.submit(who, verdict(table.lease(who).handle))
+    rows = table.connection.execute(sa.select(showing)).all()
+    handles = {row.handle for row in rows}
+    assert {row.turn for row in rows} == {0, 1}
+    assert len(handles) == len(rows) == 40
+    assert all(re.fullmatch("[0-9a-f]{20}", handle) for handle in handles)
+    assert not handles & {new.id for new in table.items}
+    assert all(row.handle == handle_of(SECRET, row.item_id, row.rater_id, row.turn) for row in rows)
+    other = {handle_of("another secret", row.item_id, row.rater_id, row.turn) for row in rows}
+    assert not handles & other
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "expired"])
+def test_what_was_let_go_comes_back_at_once_whatever_it_is(how: str, table: Table) -> None:
+    kind_of = hidden_stream(table)
+    let_go: Counter[str] = Counter()
+    for number in range(60):
+        table.now = number * 60 * MINUTE
+        found = table.lease(A)
+        if kind_of(found) in ("gold", "repeat", "item") and let_go[kind_of(found)] < 2 and number > 1:
+            if how == "withdrawn":
+                receipt = table.submit(A, verdict(found.handle))
+                table.submit(A, verdict(found.handle, "withdrawn", revises=receipt.seq))
+            else:
+                table.now += 30 * MINUTE
+            again = table.lease(A)
+            assert (again.handle, again.order, again.opened) == (found.handle, found.order, table.now)
+            let_go[kind_of(found)] += 1
+        assert table.submit(A, verdict(found.handle)).state == "counted"
+    assert let_go == {"gold": 2, "repeat": 2, "item": 2}
+    assert table.connection.scalar(sa.select(sa.func.count()).select_from(showing)) == 60
+
+
+def test_of_several_that_were_let_go_the_oldest_comes_first(table: Table) -> None:
+    table.set([new_item(i) for i in range(3)], overlap=1)
+    said = []
+    for table.now in range(3):
+        found = table.lease(A)
+        said.append((found.handle, table.submit(A, verdict(found.handle)).seq))
+    for handle, seq in (said[2], said[0]):
+        table.submit(A, verdict(handle, "withdrawn", revises=seq))
+    assert table.lease(A).handle == said[0][0]
+
+
+def test_an_item_that_was_let_go_and_taken_by_another_does_not_come_back(table: Table) -> None:
+    table.set([new_item(0), new_item(1)], overlap=1)
+    first = table.lease(A)
+    table.now = 15 * MINUTE
+    assert table.lease(B).item_id == first.item_id
+    assert table.lease(A).item_id == table.items[1].id
 
 
 def test_without_shares_nothing_is_hidden(table: Table) -> None:
@@ -158,10 +223,10 @@ def test_a_late_verdict_counts_while_a_slot_is_free_and_is_surplus_after(table: 
     table.now = 15 * MINUTE
     second = table.lease(B)
     assert table.lease(C) == Nothing("held")
-    assert table.submit(A, verdict(first.item_id)).state == "surplus"  # B is on the slot
+    assert table.submit(A, verdict(first.handle)).state == "surplus"  # B is on the slot
     assert (table.row().done, table.row().leased) == (0, 1)
     table.now = 40 * MINUTE
-    assert table.submit(B, verdict(second.item_id)).state == "counted"  # late, too, but nobody took it
+    assert table.submit(B, verdict(second.handle)).state == "counted"  # late, too, but nobody took it
     assert (table.row().done, table.row().leased, table.row().status) == (1, 0, "closed")
     assert [table.lease(who) for who in (A, B, C)] == [Nothing("done")] * 3
 
@@ -178,20 +243,20 @@ def test_a_lease_is_lengthened_until_another_has_the_slot(table: Table) -> None:
     table.set([new_item(0)], overlap=1)
     found = table.lease(A)
     table.now = 15 * MINUTE  # over, but nobody looked for work
-    assert renew(table.connection, A, found.item_id, 0, table.now) == 30 * MINUTE
+    assert renew(table.connection, A, found.handle, table.now) == 30 * MINUTE
     assert table.lease(B) == Nothing("held")
     table.now = 30 * MINUTE
     assert isinstance(table.lease(B), Showing)
-    assert renew(table.connection, A, found.item_id, 0, table.now) is None
+    assert renew(table.connection, A, found.handle, table.now) is None
 
 
 def test_a_second_tab_changes_nothing_and_a_retry_is_known(table: Table) -> None:
     table.set([new_item(0)])
     found = table.lease(A)
-    first = verdict(found.item_id, strength=1)
+    first = verdict(found.handle, strength=1)
     receipt = table.submit(A, first)
     with pytest.raises(RefusedError, match="another tab") as refused:
-        table.submit(A, verdict(found.item_id, strength=5))
+        table.submit(A, verdict(found.handle, strength=5))
     assert refused.value.kind == "conflict"
     again = table.submit(A, first)
     assert (again.seq, again.state) == (receipt.seq, "known")
@@ -204,7 +269,7 @@ def test_a_second_tab_changes_nothing_and_a_retry_is_known(table: Table) -> None
 
 def test_a_retry_is_known_even_after_the_rater_is_out(table: Table) -> None:
     table.set([new_item(0)])
-    said = verdict(table.lease(A).item_id)
+    said = verdict(table.lease(A).handle)
     receipt = table.submit(A, said)
     remove_rater(table.connection, A, 0, discard=False)
     assert table.submit(A, said).seq == receipt.seq
@@ -213,18 +278,18 @@ def test_a_retry_is_known_even_after_the_rater_is_out(table: Table) -> None:
 def test_edits_keep_their_slot_and_withdrawals_give_it_back(table: Table) -> None:
     table.set([new_item(0)], overlap=1)
     found = table.lease(A)
-    first = table.submit(A, verdict(found.item_id, strength=1))
-    second = table.submit(A, verdict(found.item_id, strength=5, revises=first.seq))
+    first = table.submit(A, verdict(found.handle, strength=1))
+    second = table.submit(A, verdict(found.handle, strength=5, revises=first.seq))
     assert (second.state, table.row().status, table.row().done) == ("edited", "closed", 1)
     with pytest.raises(RefusedError, match="not your last one"):
-        table.submit(A, verdict(found.item_id, strength=2, revises=first.seq))
-    third = table.submit(A, verdict(found.item_id, "withdrawn", revises=second.seq))
+        table.submit(A, verdict(found.handle, strength=2, revises=first.seq))
+    third = table.submit(A, verdict(found.handle, "withdrawn", revises=second.seq))
     assert (third.state, table.row().status, table.row().done) == ("withdrawn", "open", 0)
     with pytest.raises(RefusedError, match="withdrawn already"):
-        table.submit(A, verdict(found.item_id, "withdrawn", revises=third.seq))
+        table.submit(A, verdict(found.handle, "withdrawn", revises=third.seq))
     again = table.lease(A)
     assert (again.item_id, again.order) == (found.item_id, found.order)
-    assert table.submit(A, verdict(found.item_id)).state == "counted"
+    assert table.submit(A, verdict(found.handle)).state == "counted"
     rows = table.connection.execute(sa.select(judgement).order_by(judgement.c.seq)).all()
     assert [(row.revision, row.kind, row.current, row.counted) for row in rows] == [
         (0, "choice", False, True),
@@ -237,10 +302,10 @@ def test_edits_keep_their_slot_and_withdrawals_give_it_back(table: Table) -> Non
 def test_a_slot_given_back_and_taken_makes_the_next_edit_surplus(table: Table) -> None:
     table.set([new_item(0)], overlap=1)
     found = table.lease(A)
-    first = table.submit(A, verdict(found.item_id))
-    skipped = table.submit(A, verdict(found.item_id, "skip", revises=first.seq))
+    first = table.submit(A, verdict(found.handle))
+    skipped = table.submit(A, verdict(found.handle, "skip", revises=first.seq))
     assert table.judge(B).state == "counted"
-    assert table.submit(A, verdict(found.item_id, revises=skipped.seq)).state == "edited"
+    assert table.submit(A, verdict(found.handle, revises=skipped.seq)).state == "edited"
     assert (table.row().done, table.row().skipped) == (1, 0)
     last = table.connection.execute(sa.select(judgement).order_by(judgement.c.seq.desc())).first()
     assert (last.current, last.counted) == (True, False)
@@ -250,12 +315,13 @@ def test_a_slot_given_back_and_taken_makes_the_next_edit_surplus(table: Table) -
 def test_nothing_is_said_of_an_item_that_was_not_shown(kind: str, table: Table) -> None:
     table.set([new_item(0), new_item(1)])
     table.lease(A)
-    for item_id, who in ((table.items[1].id, A), (table.items[0].id, B), ("f" * 20, A)):
+    hers = table.connection.scalar(sa.select(showing.c.handle))
+    for handle, who in ((table.items[0].id, A), (hers, B), ("f" * 20, A)):
         with pytest.raises(RefusedError) as refused:
-            table.submit(who, verdict(item_id, kind, revises=1 if kind == "withdrawn" else None))
+            table.submit(who, verdict(handle, kind, revises=1 if kind == "withdrawn" else None))
         assert refused.value.kind == "missing"
     with pytest.raises(RefusedError, match="not your last one"):
-        table.submit(A, verdict(table.items[0].id, "withdrawn", revises=1))
+        table.submit(A, verdict(hers, "withdrawn", revises=1))
 
 
 def test_who_is_out_gets_and_gives_nothing(table: Table) -> None:
@@ -265,7 +331,7 @@ def test_who_is_out_gets_and_gives_nothing(table: Table) -> None:
     remove_rater(table.connection, A, 0, discard=True)
     assert table.row().leased == 0
     assert table.connection.execute(sa.select(invite)).all() == []  # a link to a new password would be a way back
-    for request in (lambda: table.lease(A), lambda: table.submit(A, verdict(found.item_id)), lambda: table.lease(77)):
+    for request in (lambda: table.lease(A), lambda: table.submit(A, verdict(found.handle)), lambda: table.lease(77)):
         with pytest.raises(RefusedError, match="closed") as refused:
             request()
         assert refused.value.kind == "forbidden"
@@ -279,7 +345,7 @@ def test_a_pause_stops_the_stream_but_refuses_no_work(table: Table) -> None:
     found = table.lease(A)
     set_state(table.connection, "paused", "lunch", 0)
     assert table.lease(A) == table.lease(B) == Nothing("paused")
-    assert table.submit(A, verdict(found.item_id)).state == "counted"
+    assert table.submit(A, verdict(found.handle)).state == "counted"
     with pytest.raises(RefusedError, match="running, paused, stopped"):
         set_state(table.connection, "asleep", "", 0)
 
@@ -290,14 +356,14 @@ def test_a_pause_stops_the_stream_but_refuses_no_work(table: Table) -> None:
 def test_the_skip_limit_sets_aside_until_asked_again(table: Table) -> None:
     table.set([new_item(0)], overlap=3, skips=2)
     for who, status in ((A, "open"), (B, "aside")):
-        assert table.submit(who, verdict(table.lease(who).item_id, "skip")).state == "skipped"
+        assert table.submit(who, verdict(table.lease(who).handle, "skip")).state == "skipped"
         assert table.row().status == status
     assert table.lease(C) == Nothing("done")
     requeue(table.connection, table.items[0].id, 0)
     assert (table.row().status, table.row().target) == ("open", 4)
     assert table.judge(C).state == "counted"
     assert table.row().status == "open"  # old skips do not set it aside once more
-    table.submit(D, verdict(table.lease(D).item_id, "skip"))
+    table.submit(D, verdict(table.lease(D).handle, "skip"))
     assert (table.row().status, table.row().skipped) == ("aside", 3)
 
 
@@ -312,9 +378,9 @@ def test_only_items_that_people_fill_are_asked_again(which: str, table: Table) -
 def test_a_skip_that_is_taken_back_brings_the_item_back(table: Table) -> None:
     table.set([new_item(0)], overlap=3, skips=1)
     found = table.lease(A)
-    skip = table.submit(A, verdict(found.item_id, "skip"))
+    skip = table.submit(A, verdict(found.handle, "skip"))
     assert table.row().status == "aside"
-    assert table.submit(A, verdict(found.item_id, revises=skip.seq)).state == "edited"
+    assert table.submit(A, verdict(found.handle, revises=skip.seq)).state == "edited"
     assert (table.row().status, table.row().skipped, table.row().done) == ("open", 0, 1)
 
 
@@ -341,6 +407,89 @@ def test_more_raters_where_they_split_or_the_judge_differs(
         votes.append(1)
         table.judge(len(votes), 1)
     assert (table.row().done, table.row().status) == (target, "closed")
+
+
+def split(table: Table, *bests: int, **settings: Any) -> list[tuple[Showing, int]]:
+    """One item, and a verdict of each of the first raters; what each was shown, and where the verdict stands."""
+    table.set([new_item(0)], raters=6, **{"overlap": 2, "extra_raters": 2, **settings})
+    given = []
+    for who, best in enumerate(bests, start=1):
+        found = table.lease(who)
+        given.append((found, table.submit(who, said_for(found, best)).seq))
+    return given
+
+
+def said_for(found: Showing, best: int, **options: Any) -> Verdict:
+    return verdict(found.handle, strength=2 if found.order[0] == best else 4, **options)
+
+
+def places(table: Table) -> tuple[str, int, int, int]:
+    row = table.row()
+    return row.status, row.target, row.done, row.leased
+
+
+def test_nobody_is_asked_about_a_split_that_has_gone(table: Table) -> None:
+    _, (shown, seq) = split(table, 0, 1)
+    assert places(table) == ("open", 4, 2, 0)
+    agreed = table.submit(B, said_for(shown, 0, revises=seq))
+    assert places(table) == ("closed", 2, 2, 0)
+    assert table.lease(C) == Nothing("done")
+    table.submit(B, said_for(shown, 1, revises=agreed.seq))
+    assert places(table) == ("open", 4, 2, 0)  # and asked again once it is back
+
+
+def test_an_extra_rater_at_work_is_not_sent_away(table: Table) -> None:
+    _, (shown, seq) = split(table, 0, 1)
+    third = table.lease(C)
+    table.submit(B, said_for(shown, 0, revises=seq))
+    assert places(table) == ("open", 4, 2, 1)
+    assert table.submit(C, said_for(third, 0)).state == "counted"
+    assert places(table) == ("open", 4, 3, 0)  # who has answered is not made surplus
+
+
+@pytest.mark.parametrize("how", ["skip", "expired", "removed"])
+def test_the_last_extra_rater_who_goes_closes_an_item_that_is_agreed_on(how: str, table: Table) -> None:
+    _, (shown, seq) = split(table, 0, 1)
+    third = table.lease(C)
+    table.submit(B, said_for(shown, 0, revises=seq))
+    if how == "skip":
+        table.submit(C, verdict(third.handle, "skip"))
+    elif how == "expired":
+        table.now = 15 * MINUTE
+    else:
+        remove_rater(table.connection, C, 0, discard=False)
+    assert table.lease(D) == Nothing("done")
+    assert places(table) == ("closed", 2, 2, 0)
+    if how == "expired":
+        assert table.submit(C, said_for(third, 0)).state == "surplus"
+        assert places(table) == ("closed", 2, 2, 0)
+
+
+@pytest.mark.parametrize(("gone", "left"), [(B, ("closed", 2, 2, 0)), (C, ("open", 4, 2, 0))])
+def test_discarded_verdicts_may_end_a_split_or_leave_it(
+    gone: int, left: tuple[str, int, int, int], table: Table
+) -> None:
+    split(table, 0, 1, 0)
+    assert places(table) == ("open", 4, 3, 0)
+    assert remove_rater(table.connection, gone, 0, discard=True) == 1
+    assert places(table) == left
+
+
+def test_a_verdict_taken_back_ends_a_split_until_it_is_given_again(table: Table) -> None:
+    _, (shown, seq) = split(table, 0, 1)
+    table.submit(B, verdict(shown.handle, "withdrawn", revises=seq))
+    assert places(table) == ("open", 2, 1, 0)
+    assert table.lease(B).handle == shown.handle
+    table.submit(B, said_for(shown, 1))
+    assert places(table) == ("open", 4, 2, 0)
+
+
+def test_one_more_person_whom_a_reviewer_wants_is_asked_whatever_becomes_of_a_split(table: Table) -> None:
+    _, (shown, seq) = split(table, 0, 1, extra_raters=1)
+    requeue(table.connection, table.items[0].id, 0)
+    assert places(table) == ("open", 4, 2, 0)
+    table.submit(B, said_for(shown, 0, revises=seq))
+    assert places(table) == ("open", 3, 2, 0)
 
 
 def test_one_rater_alone_has_nobody_to_disagree_with(table: Table) -> None:
@@ -380,14 +529,14 @@ def test_calibration_can_be_failed_and_is_not_changed_afterwards(table: Table) -
     training = [new_item(100 + i, "training") for i in range(2)]
     table.set([new_item(0), *training], qualified=False, qualification=0.75)
     found = table.lease(A)
-    said = verdict(found.item_id, strength=5 if found.order[0] == 0 else 1)
+    said = verdict(found.handle, strength=5 if found.order[0] == 0 else 1)
     wrong = table.submit(A, said)
     assert wrong.feedback["right"] is False
     assert table.submit(A, said).feedback == wrong.feedback  # the answer got lost on the way
     for change in ({"strength": 3}, {"kind": "withdrawn"}, {"kind": "skip"}):
         with pytest.raises(RefusedError, match="answered once"):
-            table.submit(A, verdict(found.item_id, revises=wrong.seq, **change))
-    skipped = table.submit(A, verdict(table.lease(A).item_id, "skip"))
+            table.submit(A, verdict(found.handle, revises=wrong.seq, **change))
+    skipped = table.submit(A, verdict(table.lease(A).handle, "skip"))
     assert skipped.feedback["right"] is False
     assert table.lease(A) == Nothing("unqualified")
 
@@ -440,7 +589,7 @@ def test_a_verdict_that_does_not_fit_is_refused(fields: dict[str, Any], config: 
     "fields",
     [
         {"strength": 6},
-        {"strength": 1, "turn": 2},
+        {"strength": 1, "turn": 0},
         {"strength": 1, "item_id": "../../etc"},
         {"strength": 1, "client_id": "x" * 36},
         {"strength": 1, "comment": "x" * 20_001},
@@ -478,8 +627,8 @@ def test_rankings_go_the_same_way(table: Table) -> None:
     table.set([new_item(0, answers=4)], kind="ranking", overlap=2, extra_raters=1)
     found = table.lease(A)
     assert sorted(found.order) == [0, 1, 2, 3]
-    assert table.submit(A, verdict(found.item_id, "ranking", ranking=((2,), (0, 1)))).state == "counted"
-    assert table.submit(B, verdict(table.lease(B).item_id, "ranking", ranking=((3,),))).state == "counted"
+    assert table.submit(A, verdict(found.handle, "ranking", ranking=((2,), (0, 1)))).state == "counted"
+    assert table.submit(B, verdict(table.lease(B).handle, "ranking", ranking=((3,),))).state == "counted"
     assert (table.row().status, table.row().target) == ("open", 3)
 
 
@@ -534,10 +683,10 @@ def test_looking_for_work_goes_by_the_index_and_takes_few_statements(table: Tabl
     sa.event.listen(table.connection, "before_cursor_execute", note)
     found = table.lease(A)
     leased, seen[:] = list(seen), []
-    submit(table.connection, A, verdict(found.item_id), 0)
+    submit(table.connection, A, verdict(found.handle), 0)
     submitted = list(seen)
     sa.event.remove(table.connection, "before_cursor_execute", note)
-    assert (len(leased), len(submitted)) == (7, 7)
+    assert (len(leased), len(submitted)) == (8, 7)
     plans = [
         [row.detail for row in table.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
         for statement, parameters in leased + submitted

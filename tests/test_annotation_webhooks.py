@@ -145,9 +145,9 @@ def test_a_verdict_and_what_it_does_to_the_item_are_told_once(small: World) -> N
     created, closed = outbox(small)
     assert (created.event, closed.event) == ("judgement.created", "item.closed")
     told = created.payload["data"]
-    assert (told["item_id"], told["strength"], told["rater"][:6], told["seq"]) == (body["item_id"], 1, "rater-", 1)
+    assert (told["item_id"], told["strength"], told["rater"][:6], told["seq"]) == (small.items[0], 1, "rater-", 1)
     assert created.payload["created"] == START
-    assert closed.payload["data"] == {"item": body["item_id"], "done": 1, "target": 1}
+    assert closed.payload["data"] == {"item": small.items[0], "done": 1, "target": 1}
     assert created.payload["id"] != closed.payload["id"]
     assert POLICY not in str(outbox(small))
     assert "'first'" not in str(outbox(small)), "people by pseudonym"
@@ -156,12 +156,12 @@ def test_a_verdict_and_what_it_does_to_the_item_are_told_once(small: World) -> N
 def test_what_an_admin_does_is_told(small: World) -> None:
     hooked(small, "http://receiver/")
     admin = small.client("admin")
-    body = judge(small)
-    admin.post(f"{V1}/items/{body['item_id']}/requeue")
+    judge(small)
+    admin.post(f"{V1}/items/{small.items[0]}/requeue")
     admin.post(f"{V1}/project/state", json={"state": "stopped", "reason": "enough"})
     admin.post(f"{V1}/raters/{small.ids['first']}/remove", json={"discard": True})
     told = [(row.event, row.payload["data"]) for row in outbox(small)][2:]
-    assert told[0] == ("item.open", {"item": body["item_id"], "done": 1, "target": 2})
+    assert told[0] == ("item.open", {"item": small.items[0], "done": 1, "target": 2})
     assert told[1] == ("project.stopped", {"reason": "enough"})
     assert (told[2][0], told[2][1]["discarded"]) == ("rater.removed", 1)
 
@@ -170,11 +170,11 @@ def test_an_adjudication_settles_an_item_and_tells(small: World) -> None:
     from prefloop.annotation.protocol import Verdict
 
     hooked(small, "http://receiver/", "item.settled")
-    body = judge(small)
-    verdict = Verdict(**choice({"id": body["item_id"], "turn": 0}, 2))
+    judge(small)
+    verdict = Verdict(**choice({"id": small.items[0]}, 2))
     small.service.writer.run(lambda c: webhooks.adjudicate(c, small.ids["reviewer"], verdict, START))
     (row,) = outbox(small)
-    assert (row.event, row.payload["data"]["item"]) == ("item.settled", body["item_id"])
+    assert (row.event, row.payload["data"]["item"]) == ("item.settled", small.items[0])
 
 
 def test_skips_that_set_an_item_aside_are_told(tmp_path: Path) -> None:
@@ -182,6 +182,27 @@ def test_skips_that_set_an_item_aside_are_told(tmp_path: Path) -> None:
         hooked(found, "http://receiver/", "item.aside")
         judge(found, kind="skip", strength=None, reason="broken")
         assert [row.event for row in outbox(found)] == ["item.aside"]
+
+
+def test_an_item_that_a_lease_leaves_closed_is_told(tmp_path: Path) -> None:
+    """Two disagree, a third looks at it, the two agree meanwhile, with the judge, and the third goes away."""
+    with world(tmp_path, [new_item(0)], overlap=2, extra_raters=1) as found:
+        first, second = found.client("first"), found.client("second")
+
+        def said(item: dict[str, Any], best: int, **more: Any) -> dict[str, Any]:
+            return choice(item, 1 if item["answers"][0]["index"] == best else 5, **more)
+
+        first.post(f"{V1}/judgements", json=said(first.post(f"{V1}/next").json(), 1))
+        item = second.post(f"{V1}/next").json()
+        seq = second.post(f"{V1}/judgements", json=said(item, 0)).json()["seq"]
+        assert "id" in found.client("reviewer").post(f"{V1}/next").json()
+        hooked(found, "http://receiver/", "item.closed")
+        assert second.post(f"{V1}/judgements", json=said(item, 1, revises=seq)).status_code == 200
+        assert outbox(found) == []
+        found.clock.pass_(15 * 60_000)
+        assert found.client("admin").post(f"{V1}/next").json() == {"nothing": "done"}
+        (row,) = outbox(found)
+        assert row.payload["data"] == {"item": found.items[0], "done": 2, "target": 2}
 
 
 def test_an_event_is_stored_with_what_it_tells_of_or_not_at_all(small: World) -> None:
@@ -632,10 +653,13 @@ def test_a_proxy_of_the_environment_is_not_used(small: World, monkeypatch: pytes
 
 
 def test_a_payload_names_neither_policy_nor_gold(tmp_path: Path) -> None:
-    with world(tmp_path, [new_item(0), new_item(1, "gold")], gold_share=0.5) as found:
+    items = [new_item(0, "gold"), *(new_item(place) for place in range(1, 9))]
+    with world(tmp_path, items, gold_share=0.5) as found:
         hooked(found, "http://receiver/", "judgement.created")
-        judge(found)
-        judge(found)
-        text = str([row.payload for row in outbox(found)])
+        while "id" in (item := found.client("first").post(f"{V1}/next").json()):
+            assert found.client("first").post(f"{V1}/judgements", json=choice(item)).status_code == 200
+        told = [row.payload for row in outbox(found)]
+        assert {one["data"]["item_id"] for one in told} == set(found.items)  # the gold item, too
+        text = str(told)
     for secret in (POLICY, "gold", "expected", "known", "hidden"):
         assert secret not in text

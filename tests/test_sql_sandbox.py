@@ -17,7 +17,10 @@ from prefloop.errors import DataError
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 
-LIMITS = Limits(opcodes=2_000_000, rows=100, wall_s=10.0)
+LIMITS = Limits(opcodes=2_000_000, rows=100, wall_s=600.0)
+"""The wall clock never ends what is within the budget, however much else the machine has to do."""
+ONE_OPCODE = "SELECT length(printf('%.*c', 2000000000, 'x'))"
+"""Two billion steps in one call of a function, which no budget of opcodes ends."""
 BOMB = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r"
 
 HOSTILE = [
@@ -40,7 +43,7 @@ HOSTILE = [
     (BOMB, {"timeout"}),
     ("SELECT COUNT(*) FROM t a, t b, t c, t d, t e, t f, t g", {"timeout"}),
     ("SELECT length(zeroblob(1000000000))", {"denied"}),
-    ("SELECT length(printf('%.*c', 2000000000, 'x'))", {"memory", "ok"}),
+    ("SELECT length(printf('%.*c', 20000000, 'x'))", {"memory", "ok"}),
     ("SELECT replace(hex(zeroblob(9)), '0', 'xxxxxxxxxxxxxxxxxxxxxxxx')", {"denied"}),
     ("SELECT length(replace(replace(printf('%.*c', 9000000, 'a'), 'a', 'aaaa'), 'a', 'aaaa'))", {"memory", "ok"}),
     (f"SELECT 1 WHERE 'a' LIKE '{'%a' * 300}'", {"denied"}),
@@ -146,11 +149,13 @@ def test_a_killed_worker_loses_nothing(database: Path) -> None:
         killer.join()
 
 
-def test_a_query_that_hangs_its_worker_is_tried_again_alone_and_then_timed_out(database: Path) -> None:
+@pytest.mark.parametrize("sql", [BOMB, ONE_OPCODE], ids=["no budget", "one opcode"])
+def test_a_query_that_hangs_its_worker_is_tried_again_alone_and_then_timed_out(database: Path, sql: str) -> None:
     """No opcode budget to speak of: only the wall clock ends it."""
-    with SandboxPool([database], 1, Limits(opcodes=10**15, wall_s=0.3)) as pool:
-        hung, fine = pool.run([(0, BOMB), (0, "SELECT 1")])
-        assert (hung.status, fine.rows, pool.killed) == ("timeout", ((1,),), 2)
+    with SandboxPool([database], 1, Limits(opcodes=10**15, wall_s=1.0)) as pool:
+        assert [(one.status, pool.killed) for one in pool.run([(0, sql)])] == [("timeout", 2)]
+        answers = (pool.run([(0, "SELECT 1")])[0].rows for _ in range(50))  # a slow start of a worker is no answer
+        assert ((1,),) in answers
 
 
 def test_workers_end_with_the_pool(database: Path) -> None:

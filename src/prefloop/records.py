@@ -82,6 +82,12 @@ class Completion:
         return content_id("completion", prompt_id, policy, sampling, seed, round_, index)
 
 
+LEFT_OUT = "left_out"
+"""Key of ``raw``: why a judgement is not trained on (gold, repeats, wrong corrections, …); absent where it is."""
+CORRECTED = "corrected"
+"""``raw["status"]`` of a judgement that puts a rater's corrected answer above those shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What one judge or rater said about the completions of one prompt."""

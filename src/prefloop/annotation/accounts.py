@@ -1,8 +1,9 @@
-"""Who may do what: accounts, invitations, sessions, API tokens, and signing in.
+"""Who may do what: accounts, invitations and sessions.
 
 Secrets are random (256 bits) and the database holds their SHA-256 alone; passwords are Argon2id hashes. There is no
 default account: the first one comes by an invitation that the command prints. Functions of a connection are jobs of the
-writer, or of a reader where they say that they only read.
+writer, or of a reader where they say that they only read. API tokens are in `prefloop.annotation.tokens`, passwords
+that people give in `prefloop.annotation.signing_in`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from prefloop.annotation import passwords, schema, throttle
+from prefloop.annotation import passwords, schema
 from prefloop.annotation.control import record
 from prefloop.annotation.protocol import RefusedError
-from prefloop.annotation.service import Service
-from prefloop.annotation.statements import TOKEN_PERSON
 
 ROLES = {
     "rater": frozenset({"annotate"}),
@@ -35,7 +32,6 @@ IDLE_LIMIT, SESSION_LIMIT = 12 * HOUR, 30 * 24 * HOUR
 """A session ends unused so long, and in any case after the second."""
 NOTED = 5 * MINUTE
 """Use of a session or token is written down at most so often."""
-TOKEN_PREFIX = "pf_"
 NAME = 80
 """Most characters of a name."""
 READ = 4 * NAME
@@ -91,14 +87,14 @@ def create_rater(
     if role not in ROLES:
         raise RefusedError("invalid", f"there is no role {role!r}: give one of {', '.join(ROLES)}")
     name = clean_name(name)
-    if _named(connection, name):
+    if named_account(connection, name):
         raise RefusedError("conflict", f"somebody is called {name!r} already: choose another name")
     if qualified is None:
         calibration = sa.select(sa.exists().where(schema.item.c.role == "training"))
         qualified = role != "rater" or not connection.scalar(calibration)
     row = {"pseudonym": _pseudonym(connection), "name": name, "password": password_hash, "role": role}
     made = sa.insert(schema.rater).values(**row, status="active", qualified=qualified, created=now)
-    return _key(connection.execute(made))
+    return new_key(connection.execute(made))
 
 
 async def hash_password(password: str, *names: str) -> str:
@@ -154,16 +150,15 @@ def invite(connection: sa.Connection, role: str, now: int, hours: float = 72, ra
         RefusedError: no such role or account.
     """
     if rater_id is not None:
-        account = _active(connection, rater_id)
+        account = active_account(connection, rater_id)
         if account is None:
             raise RefusedError("missing", f"there is no account {rater_id}, or it was removed")
         role = account.role
-        older = (schema.invite.c.rater_id == rater_id, schema.invite.c.used.is_(None))
-        connection.execute(sa.update(schema.invite).where(*older).values(used=now))
+        close_links(connection, rater_id, now)
     if role not in ROLES:
         raise RefusedError("invalid", f"there is no role {role!r}: give one of {', '.join(ROLES)}")
     token = secrets.token_urlsafe(32)
-    row = {"token": _hashed(token), "role": role, "rater_id": rater_id, "created": now}
+    row = {"token": digest(token), "role": role, "rater_id": rater_id, "created": now}
     connection.execute(sa.insert(schema.invite).values(**row, expires=now + round(hours * HOUR)))
     return token
 
@@ -174,9 +169,9 @@ def look_up_invite(connection: sa.Connection, token: str, now: int) -> Invitatio
     Raises:
         RefusedError: it never was, is used or has expired, or its account was removed.
     """
-    valid = (schema.invite.c.token == _hashed(token), schema.invite.c.used.is_(None), schema.invite.c.expires > now)
+    valid = (schema.invite.c.token == digest(token), schema.invite.c.used.is_(None), schema.invite.c.expires > now)
     found = connection.execute(sa.select(schema.invite).where(*valid)).first()
-    account = _active(connection, found.rater_id) if found and found.rater_id is not None else None
+    account = active_account(connection, found.rater_id) if found and found.rater_id is not None else None
     if found is None or (found.rater_id is not None and account is None):
         raise RefusedError("missing", "this link was used before or has expired: ask for a new one")
     return Invitation(found.role, found.rater_id, account.name if account else None)
@@ -192,7 +187,7 @@ def accept_invite(connection: sa.Connection, token: str, name: str, password_has
         RefusedError: the link is not valid (any more), or the name cannot be had.
     """
     found = look_up_invite(connection, token, now)
-    connection.execute(sa.update(schema.invite).where(schema.invite.c.token == _hashed(token)).values(used=now))
+    connection.execute(sa.update(schema.invite).where(schema.invite.c.token == digest(token)).values(used=now))
     if found.rater_id is None:
         rater_id = create_rater(connection, name, found.role, password_hash, now)
         record(connection, "joined", found.role, now, rater_id)
@@ -205,6 +200,12 @@ def accept_invite(connection: sa.Connection, token: str, name: str, password_has
     return found.rater_id
 
 
+def close_links(connection: sa.Connection, rater_id: int, now: int) -> None:
+    """Links by which an account would get a new password stop working."""
+    open_ones = (schema.invite.c.rater_id == rater_id, schema.invite.c.used.is_(None))
+    connection.execute(sa.update(schema.invite).where(*open_ones).values(used=now))
+
+
 # Sessions
 
 
@@ -214,12 +215,12 @@ def open_session(connection: sa.Connection, rater_id: int, now: int) -> str:
     Raises:
         RefusedError: the account was removed.
     """
-    if _active(connection, rater_id) is None:
+    if active_account(connection, rater_id) is None:
         raise RefusedError("forbidden", WRONG)
     table = schema.session
     connection.execute(sa.delete(table).where((table.c.expires <= now) | (table.c.seen <= now - IDLE_LIMIT)))
     token = secrets.token_urlsafe(32)
-    row = {"token": _hashed(token), "rater_id": rater_id, "created": now, "seen": now}
+    row = {"token": digest(token), "rater_id": rater_id, "created": now, "seen": now}
     connection.execute(sa.insert(table).values(**row, expires=now + SESSION_LIMIT))
     return token
 
@@ -229,12 +230,12 @@ def session_person(connection: sa.Connection, token: str, now: int) -> Person | 
     table = schema.session
     found = sa.select(schema.rater, table.c.seen).join(table, table.c.rater_id == schema.rater.c.id)
     row = connection.execute(found.where(_alive(token, now), schema.rater.c.status == "active")).first()
-    return None if row is None else _person(row, ROLES[row.role], "session", row.seen <= now - NOTED)
+    return None if row is None else person_of(row, ROLES[row.role], "session", row.seen <= now - NOTED)
 
 
 def touch(connection: sa.Connection, secret: str, now: int) -> None:
     """Write down that a session or an API token is in use; a session that has ended stays so."""
-    seen, used, known = schema.session.c.seen, schema.token.c.used, schema.token.c.token == _hashed(secret)
+    seen, used, known = schema.session.c.seen, schema.token.c.used, schema.token.c.token == digest(secret)
     long_ago = sa.or_(used.is_(None), used <= now - NOTED)
     connection.execute(sa.update(schema.session).where(_alive(secret, now), seen <= now - NOTED).values(seen=now))
     connection.execute(sa.update(schema.token).where(known, long_ago).values(used=now))
@@ -242,7 +243,7 @@ def touch(connection: sa.Connection, secret: str, now: int) -> None:
 
 def close_session(connection: sa.Connection, token: str) -> None:
     """End it here, whatever becomes of the cookie."""
-    connection.execute(sa.delete(schema.session).where(schema.session.c.token == _hashed(token)))
+    connection.execute(sa.delete(schema.session).where(schema.session.c.token == digest(token)))
 
 
 def close_sessions(connection: sa.Connection, rater_id: int) -> int:
@@ -250,100 +251,18 @@ def close_sessions(connection: sa.Connection, rater_id: int) -> int:
     return connection.execute(sa.delete(schema.session).where(schema.session.c.rater_id == rater_id)).rowcount
 
 
-# API tokens
+# Looking up
 
 
-def issue_token(connection: sa.Connection, rater_id: int, name: str, scopes: Iterable[str], now: int) -> str:
-    """The secret of a new API token, shown once.
-
-    Raises:
-        RefusedError: no such account, a bad name, no scope, an unknown one, or one that the role does not have.
-    """
-    account, wanted = _active(connection, rater_id), sorted(set(scopes))
-    if account is None:
-        raise RefusedError("missing", f"there is no account {rater_id}, or it was removed")
-    if not wanted or set(wanted) - ROLES["admin"]:
-        raise RefusedError("invalid", f"a token needs scopes, some of {', '.join(sorted(ROLES['admin']))}")
-    if beyond := sorted(set(wanted) - ROLES[account.role]):
-        raise RefusedError("forbidden", f"the scope {beyond[0]!r} is not for the role {account.role}")
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    row = {"token": _hashed(secret), "name": clean_name(name), "rater_id": rater_id, "scopes": wanted}
-    token_id = _key(connection.execute(sa.insert(schema.token).values(**row, created=now)))
-    record(connection, "token issued", f"token {token_id}: {', '.join(wanted)}", now, rater_id)
-    return secret
-
-
-def token_person(connection: sa.Connection, secret: str, now: int) -> Person | None:
-    """Whose API token it is; None where it never was or is revoked. Never more than the role allows now. Reads only."""
-    row = connection.execute(TOKEN_PERSON, {"given": _hashed(secret)}).first()
-    if row is None:
-        return None
-    return _person(row, ROLES[row.role] & set(row.scopes), "token", row.used is None or row.used <= now - NOTED)
-
-
-def revoke_token(connection: sa.Connection, token_id: int, now: int, owner: int | None = None) -> None:
-    """End an API token.
-
-    Args:
-        owner: only if it is theirs; None: an admin ends anybody's.
-
-    Raises:
-        RefusedError: there is none, or it is somebody else's: both sound the same.
-    """
-    which = [schema.token.c.id == token_id, schema.token.c.revoked.is_(None)]
-    which += [] if owner is None else [schema.token.c.rater_id == owner]
-    if not connection.execute(sa.update(schema.token).where(*which).values(revoked=now)).rowcount:
-        raise RefusedError("missing", f"there is no token {token_id}")
-    record(connection, "token revoked", f"token {token_id}", now, owner)
-
-
-# Signing in
-
-
-async def sign_in(service: Service, name: str, password: str, address: str, replaces: str | None = None) -> str:
-    """The secret of a new session.
-
-    Args:
-        address: of the client, for the throttle.
-        replaces: the session that the browser came with, which ends.
-
-    Raises:
-        ThrottledError: too many failures from this address, on this account or over all.
-        RefusedError: ``forbidden``; in the same words and after the same work whether or not there is such an account.
-    """
-    name = name[:READ]
-    account = throttle.account_limit(name_key(name), address)
-    limits = (account, throttle.address_limit("sign-in", address))
-    async with passwords.turn():
-        await service.read(partial(throttle.check, limits=limits, now=service.clock()))
-        found = await service.read(partial(_named, name=name))
-        stored = found.password if found else None
-        right = await passwords.verify(stored, password)
-        if stored is None or not right:
-            await service.write(partial(throttle.count, limits=limits, now=service.clock()))
-            raise RefusedError("forbidden", WRONG)
-        again = await passwords.hashed(password) if passwords.outdated(stored) else stored
-
-    def enter(connection: sa.Connection) -> str:
-        throttle.forget(connection, account)
-        if replaces is not None:
-            close_session(connection, replaces)
-        same = (schema.rater.c.id == found.id, schema.rater.c.password == stored)
-        if not connection.execute(sa.update(schema.rater).where(*same).values(password=again)).rowcount:
-            raise RefusedError("forbidden", WRONG)
-        return open_session(connection, found.id, service.clock())
-
-    return await service.write(enter)
-
-
-def _named(connection: sa.Connection, name: str) -> Any:
+def named_account(connection: sa.Connection, name: str) -> Any:
     """The active account of this name, however it is spelt, or None; accounts are few."""
     key = name_key(name)
     rows = connection.execute(sa.select(schema.rater).where(schema.rater.c.name.is_not(None)))
     return next((row for row in rows if name_key(row.name) == key), None)
 
 
-def _active(connection: sa.Connection, rater_id: int) -> Any | None:
+def active_account(connection: sa.Connection, rater_id: int) -> Any | None:
+    """The account of this id; None where there is none or it was removed."""
     which = (schema.rater.c.id == rater_id, schema.rater.c.status == "active")
     return connection.execute(sa.select(schema.rater).where(*which)).first()
 
@@ -355,20 +274,23 @@ def _pseudonym(connection: sa.Connection) -> str:
     return drawn
 
 
-def _person(row: Any, scopes: frozenset[str], via: str, due: bool) -> Person:
+def person_of(row: Any, scopes: frozenset[str], via: str, due: bool) -> Person:
+    """Of a row of `prefloop.annotation.schema.rater`."""
     return Person(row.id, row.name, row.pseudonym, row.role, scopes, via, due)
 
 
 def _alive(token: str, now: int) -> sa.ColumnElement[bool]:
     table = schema.session
-    return sa.and_(table.c.token == _hashed(token), table.c.expires > now, table.c.seen > now - IDLE_LIMIT)
+    return sa.and_(table.c.token == digest(token), table.c.expires > now, table.c.seen > now - IDLE_LIMIT)
 
 
-def _hashed(secret: str) -> str:
+def digest(secret: str) -> str:
+    """What the database holds of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _key(inserted: sa.CursorResult[Any]) -> int:
+def new_key(inserted: sa.CursorResult[Any]) -> int:
+    """Of the row that an insertion made."""
     key = inserted.inserted_primary_key
     assert key is not None
     return int(key[0])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from prefloop.annotation.protocol import SCORED, RefusedError, Verdict, preference, winner
-from prefloop.annotation.schema import answer, item, judgement
+from prefloop.annotation.protocol import AMBIGUOUS, SCORED, RefusedError, Verdict, preference, winner
+from prefloop.annotation.schema import answer, item, judgement, rater
 from prefloop.annotation.stream import Connection, read_project
 
 TURN = 2
@@ -50,15 +51,9 @@ class Disagreement:
 
 
 def disagreements(connection: Connection) -> list[Disagreement]:
-    """Items to read: set aside, or without a majority; at most `SHOWN`, unsettled ones first."""
+    """Items to read: set aside, ambiguous, or without a majority; at most `SHOWN`, unsettled ones first."""
     votes: dict[str, Counter[str]] = {}
-    rows = connection.execute(
-        sa.select(judgement)
-        .join(item, item.c.id == judgement.c.item_id)
-        .where(item.c.role == "item", judgement.c.turn == 0, judgement.c.current)
-        .where(sa.or_(judgement.c.counted, judgement.c.kind == "skip"))  # not what was discarded
-    )
-    for row in rows:
+    for row in connection.execute(_said_of_items(judgement)):
         votes.setdefault(row.item_id, Counter())[_said(row)] += 1
     split = {key: found for key, found in votes.items() if 2 * max(found.values()) <= sum(found.values()) > 1}
     split |= {
@@ -66,6 +61,7 @@ def disagreements(connection: Connection) -> list[Disagreement]:
         for key in connection.scalars(sa.select(item.c.id).where(item.c.status == "aside"))
         if key in votes
     }
+    split |= {key: votes[key] for key in ambiguous(connection)}
     chosen = sorted(split, key=lambda key: (-sum(split[key].values()), key))
     about = {
         row.id: row
@@ -78,6 +74,25 @@ def disagreements(connection: Connection) -> list[Disagreement]:
         Disagreement(key, about[key].messages[-1]["content"], about[key].status, _counted(split[key])) for key in chosen
     ]
     return sorted(found, key=lambda one: one.status == "settled")[:SHOWN]
+
+
+def is_ambiguous(reasons: Sequence[str]) -> bool:
+    """Whether more than half of the people who answered or skipped say that the question is.
+
+    Args:
+        reasons: of each person's skip; empty for an answer.
+    """
+    return 2 * sum(reason == AMBIGUOUS for reason in reasons) > len(reasons)
+
+
+def ambiguous(connection: Connection) -> list[str]:
+    """Items, not settled by a reviewer, that most people find ambiguous; in the order of their ids."""
+    called_so = sa.select(judgement.c.item_id).where(judgement.c.reason == AMBIGUOUS, judgement.c.current)
+    said = _said_of_items(judgement.c.item_id, judgement.c.reason)
+    reasons: dict[str, list[str]] = {}
+    for item_id, reason in connection.execute(said.where(item.c.status != "settled", item.c.id.in_(called_so))):
+        reasons.setdefault(item_id, []).append(reason)
+    return sorted(item_id for item_id, found in reasons.items() if is_ambiguous(found))
 
 
 def case(connection: Connection, item_id: str) -> Case:
@@ -132,6 +147,17 @@ def adjudicate(connection: Connection, reviewer_id: int, verdict: Verdict, now: 
     connection.execute(sa.update(item).where(item.c.id == verdict.item_id).values(status="settled"))
     assert seq is not None
     return int(seq[0])
+
+
+def _said_of_items(*columns: Any) -> sa.Select[Any]:
+    """What each person says of an item at first sight, answers and skips; not what is surplus or was discarded."""
+    return (
+        sa.select(*columns)
+        .join_from(judgement, item, item.c.id == judgement.c.item_id)
+        .join(rater, rater.c.id == judgement.c.rater_id)
+        .where(item.c.role == "item", judgement.c.turn == 0, judgement.c.current)
+        .where(sa.or_(judgement.c.counted, sa.and_(judgement.c.kind == "skip", ~rater.c.discarded)))
+    )
 
 
 def _said(row: Any) -> str:

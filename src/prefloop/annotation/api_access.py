@@ -10,15 +10,16 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query
 
 from prefloop.annotation import api_models_running as models
-from prefloop.annotation import destinations, webhooks
-from prefloop.annotation.accounts import HOUR, Person, invite, issue_token, revoke_token
+from prefloop.annotation import destinations, receivers, webhooks
+from prefloop.annotation.accounts import HOUR, Person, invite
 from prefloop.annotation.api_models import Key, failures
 from prefloop.annotation.api_rating import Running
 from prefloop.annotation.api_running import Manager
 from prefloop.annotation.control import record
 from prefloop.annotation.people import signed_in
 from prefloop.annotation.protocol import RefusedError
-from prefloop.annotation.schema import delivery, token, webhook
+from prefloop.annotation.schema import token
+from prefloop.annotation.tokens import issue_token, revoke_token
 
 router = APIRouter(tags=["access"])
 Somebody = Annotated[Person, Depends(signed_in)]
@@ -72,16 +73,16 @@ async def make_webhook(body: models.NewWebhook, person: Manager, service: Runnin
     """
     await destinations.check(body.url, inside=service.address.loopback)
     now = service.clock()
-    key, secret = await service.write(lambda connection: webhooks.register(connection, body.url, body.events, now))
+    key, secret = await service.write(
+        lambda connection: webhooks.register(connection, body.url, body.events, now, person.id)
+    )
     return models.IssuedWebhook(id=key, url=body.url, events=sorted(set(body.events)), created=now, secret=secret)
 
 
 @router.get("/webhooks", operation_id="listWebhooks", response_model=list[models.Webhook])
 async def hooks(person: Manager, service: Running) -> Any:
     """Receivers, without their secrets."""
-    columns = [webhook.c[name] for name in models.Webhook.model_fields]
-    wanted = sa.select(*columns).where(webhook.c.disabled.is_(None)).order_by(webhook.c.id)
-    rows = await service.read(lambda connection: connection.execute(wanted).all())
+    rows = await service.read(receivers.receivers)
     return [models.Webhook.model_validate(row, from_attributes=True) for row in rows]
 
 
@@ -89,7 +90,7 @@ async def hooks(person: Manager, service: Running) -> Any:
 async def drop_webhook(webhook_id: Key, person: Manager, service: Running) -> None:
     """Send it nothing more, not even what is waiting."""
     now = service.clock()
-    await service.write(lambda connection: webhooks.remove(connection, webhook_id, now))
+    await service.write(lambda connection: webhooks.remove(connection, webhook_id, now, person.id))
 
 
 @router.get(
@@ -106,7 +107,7 @@ async def deliveries(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Any:
     """What was sent to a receiver and what became of it, newest first; the last 30 days."""
-    rows = await service.read(partial(_deliveries, webhook_id=webhook_id, before=before, limit=limit + 1))
+    rows = await service.read(partial(receivers.deliveries, webhook_id=webhook_id, before=before, limit=limit + 1))
     found = [
         models.Delivery(
             id=row.id,
@@ -133,10 +134,3 @@ def _issue(connection: sa.Connection, rater_id: int, name: str, scopes: Sequence
     key = connection.scalar(sa.select(sa.func.max(token.c.id)).where(token.c.rater_id == rater_id))
     assert key is not None
     return key, secret
-
-
-def _deliveries(connection: sa.Connection, webhook_id: int, before: int, limit: int) -> list[Any]:
-    if connection.scalar(sa.select(webhook.c.id).where(webhook.c.id == webhook_id)) is None:
-        raise RefusedError("missing", "there is no such webhook")
-    mine = sa.select(delivery).where(delivery.c.webhook_id == webhook_id, delivery.c.id < before)
-    return list(connection.execute(mine.order_by(delivery.c.id.desc()).limit(limit)).all())

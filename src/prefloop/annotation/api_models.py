@@ -95,8 +95,7 @@ class Before(BaseModel):
 class Item(BaseModel):
     """An item as this person was shown it."""
 
-    id: str
-    turn: int = Field(description="goes into the verdict as it is")
+    id: str = Field(description="what a verdict names as item_id; this person's alone, for this one look at it")
     messages: list[Message]
     context: dict[str, str] = Field(description="shown beside the prompt, by title")
     answers: list[Answer] = Field(description="from left to right")
@@ -110,12 +109,6 @@ class Nothing(BaseModel):
     """There is no item for this person now."""
 
     nothing: Literal["paused", "stopped", "done", "held", "unqualified"]
-
-
-class Renewal(Asked):
-    """Which lease."""
-
-    turn: Literal[0, 1] = 0
 
 
 class Renewed(BaseModel):
@@ -136,8 +129,8 @@ class Saved(BaseModel):
     """What became of a verdict; durable once this is received."""
 
     seq: int
-    state: Literal["counted", "surplus", "kept", "edited", "skipped", "withdrawn", "known"] = Field(
-        description="surplus: late, and the item has enough; kept: practice; known: this very submission came before"
+    state: Literal["taken", "kept", "edited", "skipped", "withdrawn", "known"] = Field(
+        description="kept: practice; known: this very submission came before. Whether it fills a place is not told"
     )
     feedback: Feedback | None = None
 
@@ -147,8 +140,7 @@ class OwnJudgement(BaseModel):
 
     seq: int
     client_id: str
-    item_id: str
-    turn: int
+    item_id: str = Field(description="`id` of the item as it was shown")
     revision: int
     current: bool = Field(description="no later revision replaces it")
     kind: str

@@ -16,6 +16,7 @@ from prefloop.annotation.protocol import SKIPS, RefusedError, Verdict
 from prefloop.annotation.schema import judgement, project, showing
 from prefloop.annotation.service import Service
 from prefloop.annotation.shown import Shown, show, shown_before
+from prefloop.annotation.statements import OF_SHOWING
 from prefloop.annotation.stream import read_project
 
 router = APIRouter(tags=["rating"])
@@ -23,7 +24,7 @@ Annotator = Annotated[Person, Depends(allowed(scope="annotate"))]
 Running = Annotated[Service, Depends(running)]
 ItemId = Annotated[str, Path(pattern=r"^[0-9a-f]{20}$")]
 After = Annotated[int, Query(ge=0, le=2**53, description="`seq` of the last one already read")]
-_OWN = ("seq", "client_id", "item_id", "turn", "revision", "current", "kind", "strength", "ranking", "objectives")
+_OWN = ("seq", "client_id", "revision", "current", "kind", "strength", "ranking", "objectives")
 _OWN_TEXTS = ("reason", "comment", "edits", "opened", "submitted")
 
 
@@ -34,18 +35,16 @@ async def next_item(person: Annotator, service: Running) -> Any:
     Answers stand from left to right, in an order that is this person's and stays the same.
     """
     now = service.clock()
-    found = await service.write(lambda connection: queue.lease(connection, person.id, now))
+    found = await service.write(lambda connection: webhooks.lease(connection, person.id, now))
     if isinstance(found, queue.Nothing):
         return api_models.Nothing(nothing=found.reason)
     return item_shown(await service.read(lambda connection: show(connection, found, person.id)))
 
 
 @router.get("/items/{item_id}", operation_id="readItem", response_model=api_models.Item, responses=failures(404))
-async def read_item(
-    item_id: ItemId, person: Annotator, service: Running, turn: Annotated[int, Query(ge=0, le=1)] = 0
-) -> Any:
+async def read_item(item_id: ItemId, person: Annotator, service: Running) -> Any:
     """An item that this person was shown, to look at it again; others are not there."""
-    return item_shown(await service.read(lambda connection: shown_before(connection, item_id, turn, person.id)))
+    return item_shown(await service.read(lambda connection: shown_before(connection, item_id, person.id)))
 
 
 @router.post(
@@ -54,10 +53,10 @@ async def read_item(
     response_model=api_models.Renewed,
     responses=failures(404, 409),
 )
-async def renew(item_id: ItemId, body: api_models.Renewal, person: Annotator, service: Running) -> Any:
+async def renew(item_id: ItemId, person: Annotator, service: Running) -> Any:
     """Hold the item longer. After its end (409) a verdict is still taken."""
     now = service.clock()
-    expires = await service.write(lambda connection: _renew(connection, person.id, item_id, body.turn, now))
+    expires = await service.write(lambda connection: _renew(connection, person.id, item_id, now))
     return api_models.Renewed(expires=expires)
 
 
@@ -71,7 +70,8 @@ async def submit(verdict: Verdict, person: Annotator, service: Running) -> Any:
     """
     now = service.clock()
     found = await service.write(lambda connection: webhooks.submit(connection, person.id, verdict, now))
-    return api_models.Saved.model_validate(found, from_attributes=True)
+    state = "taken" if found.state in ("counted", "surplus") else found.state  # late gold would be no surplus
+    return api_models.Saved.model_validate({"seq": found.seq, "state": state, "feedback": found.feedback})
 
 
 @router.get("/judgements/mine", operation_id="ownJudgements", response_model=api_models.OwnJudgements)
@@ -104,8 +104,7 @@ def item_shown(shown: Shown) -> api_models.Item:
     results = [answer.result for answer in shown.answers]
     hashes = {(result or {}).get("identical_to") for result in results}
     return api_models.Item(
-        id=shown.item_id,
-        turn=shown.turn,
+        id=shown.handle,
         messages=[api_models.Message(role=turn["role"], content=turn["content"]) for turn in shown.messages],
         context=shown.context,
         answers=[
@@ -124,11 +123,11 @@ def _result(stored: dict[str, Any] | None) -> api_models.Result | None:
     return api_models.Result(**{name: stored[name] for name in api_models.Result.model_fields if name in stored})
 
 
-def _renew(connection: sa.Connection, rater_id: int, item_id: str, turn: int, now: int) -> int:
-    expires = queue.renew(connection, rater_id, item_id, turn, now)
+def _renew(connection: sa.Connection, rater_id: int, handle: str, now: int) -> int:
+    expires = queue.renew(connection, rater_id, handle, now)
     if expires is not None:
         return expires
-    mine = (showing.c.item_id == item_id, showing.c.rater_id == rater_id, showing.c.turn == turn)
+    mine = (showing.c.handle == handle, showing.c.rater_id == rater_id)
     if connection.execute(sa.select(showing.c.state).where(*mine)).first() is None:
         raise RefusedError("missing", "there is no such item in your queue")
     raise RefusedError("conflict", "the item is no longer held for you; a verdict is still taken")
@@ -136,5 +135,7 @@ def _renew(connection: sa.Connection, rater_id: int, item_id: str, turn: int, no
 
 def _own(connection: sa.Connection, rater_id: int, after: int, limit: int) -> list[Any]:
     columns = [judgement.c[name] for name in (*_OWN, *_OWN_TEXTS)]
-    mine = sa.select(*columns).where(judgement.c.rater_id == rater_id, judgement.c.seq > after)
+    named = sa.func.coalesce(showing.c.handle, judgement.c.item_id).label("item_id")  # an adjudication has no showing
+    mine = sa.select(named, *columns).select_from(judgement.outerjoin(showing, OF_SHOWING))
+    mine = mine.where(judgement.c.rater_id == rater_id, judgement.c.seq > after)
     return list(connection.execute(mine.order_by(judgement.c.seq).limit(limit)).all())

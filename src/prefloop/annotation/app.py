@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from prefloop.annotation import api, desk, pages
+from prefloop.annotation import api, desk, desk_access, pages, pages_account, pages_doors
 from prefloop.annotation.background import Background
 from prefloop.annotation.courier import Courier
 from prefloop.annotation.guards import guarded
@@ -49,9 +49,8 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    app.include_router(api.router)
-    app.include_router(pages.router)
-    app.include_router(desk.router)
+    for part in (api, pages_doors, pages, pages_account, desk, desk_access):
+        app.include_router(part.router)
     app.add_api_route("/static/code.css", _code_css, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=pages.HERE / "static"), name="static")
     for kind, handler in (

@@ -94,7 +94,7 @@ class AnnotationClient:
 
     def renew(self, item: Item) -> int:
         """Hold an item longer; the lease's new end in milliseconds."""
-        return Renewed.model_validate(self._json("POST", f"items/{item.id}/renew", json={"turn": item.turn})).expires
+        return Renewed.model_validate(self._json("POST", f"items/{item.id}/renew")).expires
 
     def submit(self, item: Item, kind: str, *, client_id: str | None = None, **verdict: Any) -> Saved:
         """Give a verdict; it is durable when this returns.
@@ -108,7 +108,7 @@ class AnnotationClient:
         Raises:
             ApiError: refused, or no answer: send it again with the same ``client_id``.
         """
-        body = {"client_id": client_id or str(uuid.uuid4()), "item_id": item.id, "turn": item.turn, "kind": kind}
+        body = {"client_id": client_id or str(uuid.uuid4()), "item_id": item.id, "kind": kind}
         return Saved.model_validate(self._json("POST", "judgements", json=body | verdict))
 
     def judgements(self, after: int = 0) -> Iterator[OwnJudgement]:

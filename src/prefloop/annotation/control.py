@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from prefloop.annotation.protocol import RefusedError
-from prefloop.annotation.queue import release
+from prefloop.annotation.queue import release, review
 from prefloop.annotation.schema import event, invite, item, judgement, project, rater, session, token
 from prefloop.annotation.stream import Connection
 
@@ -27,6 +27,7 @@ def requeue(connection: Connection, item_id: str, now: int, by: int | None = Non
         raise RefusedError("missing", f"there is no item {item_id}")
     settled = (judgement.c.item_id == item_id, judgement.c.kind == "adjudication")
     connection.execute(sa.update(judgement).where(*settled).values(current=False))  # or the new verdict has no say
+    review(connection, item_id)
     record(connection, "requeued", item_id, now, by)
 
 
@@ -42,8 +43,8 @@ def remove_rater(connection: Connection, rater_id: int, now: int, *, discard: bo
     Raises:
         RefusedError: there is no such rater.
     """
-    gone = sa.update(rater).where(rater.c.id == rater_id).values(status="removed", name=None, password=None)
-    if not connection.execute(gone).rowcount:
+    gone = {"status": "removed", "name": None, "password": None, "discarded": rater.c.discarded | sa.literal(discard)}
+    if not connection.execute(sa.update(rater).where(rater.c.id == rater_id).values(gone)).rowcount:
         raise RefusedError("missing", f"there is no rater {rater_id}")
     release(connection, rater_id)
     for table in (session, invite):
@@ -77,7 +78,10 @@ def _discard(connection: Connection, rater_id: int) -> int:
     """A rater fills at most one slot of an item, so each item loses one, and so is not closed."""
     counting = sa.and_(judgement.c.rater_id == rater_id, judgement.c.counted)
     mine = sa.select(judgement.c.item_id).where(counting, judgement.c.current)
+    split = connection.scalars(sa.select(item.c.id).where(item.c.id.in_(mine), item.c.extra > 0)).all()
     status = sa.case((item.c.status == "closed", "open"), else_=item.c.status)
     changed = connection.execute(sa.update(item).where(item.c.id.in_(mine)).values(done=item.c.done - 1, status=status))
     connection.execute(sa.update(judgement).where(counting).values(counted=False))
+    for item_id in split:
+        review(connection, item_id)
     return changed.rowcount

@@ -29,6 +29,7 @@ READERS = 8
 """Connections that read at once."""
 _ADVISORY_LOCK = 0x70726566  # "pref"
 _BUSY_MS = 10_000
+_READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_READONLY_CANTINIT)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def check_file(path: Path) -> None:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) in _READ_ONLY:
+            raise StoreError(f"{path} cannot be opened where nothing can be written: copy it elsewhere") from error
         raise StoreError(f"{path} cannot be read as a database: {error}") from error
     if tables and "alembic_version" not in tables:
         raise StoreError(f"{path} is another program's database: give a new file with --database")
@@ -116,7 +119,10 @@ def open_database(place: str | Path) -> Database:
         database.close()
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"the database {database.shown} cannot be used: {reason(error)}") from error
+        why = reason(error)
+        if isinstance(error, OSError):
+            why = f"{error.strerror or error}; choose another place with --database"
+        raise StoreError(f"the database {database.shown} cannot be used: {why}") from error
     return database
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -12,22 +14,38 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Resp
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 
-from prefloop.annotation.accounts import Person, invite
+from prefloop.annotation.accounts import Person, active_account, invite
 from prefloop.annotation.adjudication import Case, case, disagreements
 from prefloop.annotation.control import record
 from prefloop.annotation.pages import STRENGTHS, Running, page, question, rendered, table
 from prefloop.annotation.people import page_person
 from prefloop.annotation.progress import Progress, local_midnight, progress
 from prefloop.annotation.protocol import RefusedError, Verdict
-from prefloop.annotation.schema import rater
+from prefloop.annotation.schema import judgement, rater
 from prefloop.annotation.service import Service
 from prefloop.annotation.stream import read_project
+from prefloop.annotation.tokens import valid_tokens
 from prefloop.annotation.webhooks import adjudicate, remove_rater, requeue, set_state
 from prefloop.config.annotation import AnnotationConfig
 
 INVITE_HOURS = 72
 
 router = APIRouter(prefix="/desk", include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Somebody who is to be removed."""
+
+    rater_id: int
+    name: str
+    pseudonym: str
+    verdicts: int
+    """That stand, skips and gold items included."""
+    counted: int
+    """Of them, those that fill a place of an item."""
+    tokens: int
+    """Of theirs, that programs can use."""
 
 
 def _at_least(*roles: str) -> Callable[[Person], Awaitable[Person]]:
@@ -95,14 +113,25 @@ async def new_password(request: Request, rater_id: RaterId, person: Admin, servi
     return await _link(request, person, service, "", rater_id)
 
 
+@router.get("/raters/{rater_id}/remove")
+async def removal_page(request: Request, rater_id: RaterId, person: Admin, service: Running) -> Response:
+    """What removing somebody would do, to be confirmed."""
+    leaving = await service.read(partial(_leaving, rater_id=rater_id, by=person.id))
+    return page("remove.html", request, person, leaving=leaving)
+
+
 @router.post("/raters/{rater_id}/remove")
 async def removal(
     rater_id: RaterId, person: Admin, service: Running, discard: Annotated[bool, Form()] = False
 ) -> Response:
-    if rater_id == person.id:
-        raise RefusedError("conflict", "nobody removes themselves: another admin can")
+    """The form of `removal_page`."""
     now = service.clock()
-    await service.write(lambda connection: remove_rater(connection, rater_id, now, discard=discard, by=person.id))
+
+    def remove(connection: sa.Connection) -> None:
+        _leaving(connection, rater_id, person.id)
+        remove_rater(connection, rater_id, now, discard=discard, by=person.id)
+
+    await service.write(remove)
     return RedirectResponse("/desk", 303)
 
 
@@ -183,7 +212,39 @@ async def _link(request: Request, person: Person, service: Service, role: str, r
         return invite(connection, role, now, INVITE_HOURS, rater_id)
 
     link = f"{service.address.origin}/join#{await service.write(make)}"
-    return page("invited.html", request, person, link=link, role=role, hours=INVITE_HOURS)
+    return page(
+        "secret.html",
+        request,
+        person,
+        title=f"An invitation for one {role}" if role else "A link to choose a new password",
+        label="Give this link to one person",
+        secret=link,
+        hint=f"It works once, for {INVITE_HOURS} hours, and is not shown again.",
+        back=("/desk", "Back to the desk"),
+    )
+
+
+def _leaving(connection: sa.Connection, rater_id: int, by: int) -> Leaving:
+    """Reads only.
+
+    Raises:
+        RefusedError: ``missing``, there is no such account, or it was removed; ``conflict``, it is one's own.
+    """
+    if rater_id == by:
+        raise RefusedError("conflict", "nobody removes themselves: another admin can")
+    account = active_account(connection, rater_id)
+    if account is None:
+        raise RefusedError("missing", f"there is no account {rater_id}, or it was removed")
+    said = (judgement.c.rater_id == rater_id, judgement.c.current, judgement.c.kind != "withdrawn")
+    verdicts = sa.select(sa.func.count()).select_from(judgement).where(*said)
+    return Leaving(
+        rater_id,
+        account.name or account.pseudonym,
+        account.pseudonym,
+        connection.scalar(verdicts) or 0,
+        connection.scalar(verdicts.where(judgement.c.counted)) or 0,
+        len(valid_tokens(connection, rater_id)),
+    )
 
 
 def _left(counts: Progress) -> str:

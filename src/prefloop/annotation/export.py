@@ -1,4 +1,4 @@
-"""A project as files: the log of verdicts, records of everything, preferences to train on, and a card (README.md).
+"""A project as files: the log of verdicts, records, preferences, ambiguous questions, and a card (README.md).
 
 The same database gives the same bytes. What each file holds is in docs/annotation-export.md.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from prefloop.annotation.export_corrections import execute_corrections, told
 from prefloop.annotation.export_records import ADJUDICATION, Exported, Row, read_exported
+from prefloop.annotation.protocol import AMBIGUOUS
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.judging.people import ITEM, JUDGEMENTS, PROJECT
@@ -27,7 +30,8 @@ CARD = """# Annotation project `{name}`
 {items:,} items for {raters:,} people; {judgements:,} verdicts stand, of {revisions:,} that were sent. People are named
 by pseudonyms alone. `judgements.jsonl` is the whole log and `items.jsonl` what was asked. `prompts.parquet`,
 `completions.parquet` and `judgements.parquet` are the records that `prefloop prefer` reads, and `preferences/` is the
-training set made of them. `docs/annotation-export.md` says what each column holds.
+training set made of them. `ambiguous.jsonl` holds the questions that most people find ambiguous, which are not in it.
+`docs/annotation-export.md` says what each column holds.
 
 | protocol | |
 |---|---|
@@ -45,6 +49,10 @@ training set made of them. `docs/annotation-export.md` says what each column hol
 |---|---|
 {left_out}
 
+| corrected answers, executed | count |
+|---|---|
+{corrections}
+
 | verdicts that count, by item | items |
 |---|---|
 {overlap}
@@ -59,7 +67,12 @@ _EMPTY = "| none | 0 |"
 
 
 def export_project(
-    connection: sa.Connection, out: Path, *, include_surplus: bool = False, overwrite: bool = False
+    connection: sa.Connection,
+    out: Path,
+    *,
+    include_surplus: bool = False,
+    overwrite: bool = False,
+    sql: Path | None = None,
 ) -> dict[str, Any]:
     """Write a project into the folder `out`; returns what ``project.json`` says: its state and counts.
 
@@ -69,16 +82,21 @@ def export_project(
         connection: that reads, and has not begun a transaction: all is of one moment.
         include_surplus: train on verdicts beyond an item's target, too.
         overwrite: `out` may hold an earlier export, whose files are replaced one by one.
+        sql: SQLite file on which corrected answers are run, where it is another than the project's.
 
     Raises:
         StoreError: `out` holds something, or cannot be written.
+        DataError: `sql` is missing, or no SQLite file.
+        JudgeError: the sandbox for corrected answers cannot be started.
     """
     out = Path(out)
     if not overwrite:
         unused(out)
     found = read_exported(connection, include_surplus)
+    found = replace(found, executed=execute_corrections(found, sql))
     write_jsonl(out / "judgements.jsonl", found.log)
     write_jsonl(out / "items.jsonl", [_item_row(found, row) for row in found.items.values()])
+    write_jsonl(out / "ambiguous.jsonl", [_ambiguous_row(found, item_id) for item_id in sorted(found.ambiguous)])
     write_records(out / "prompts.parquet", found.prompts, Prompt)
     write_records(out / "completions.parquet", found.completions, Completion)
     built = _write_preferences(found, out / "preferences")
@@ -94,8 +112,9 @@ def export_project(
         "judgements": len(found.current),
         "pairs": len(built.preferences),
         "include_surplus": include_surplus,
-        "settings": found.config.model_dump(mode="json"),
+        "settings": _settings(found.config),
         "counts": counts,
+        "corrections": told(found.judgements, found.executed),
         "preferences": built.drops,
     }
     write_json(out / PROJECT, summary)
@@ -113,6 +132,31 @@ def _item_row(found: Exported, row: Row) -> Row:
         "completion_ids": [answer["completion_id"] for answer in answers],
         "results": [answer["result"] for answer in answers],
     }
+
+
+def _ambiguous_row(found: Exported, item_id: str) -> Row:
+    """A question of which more than half say that it is ambiguous, and the readings that they would choose."""
+    of, answers, said = found.items[item_id], found.answers[item_id].values(), found.ambiguous[item_id]
+    calling = [row for row in said if row["reason"] == AMBIGUOUS]
+    return {
+        "item_id": item_id,
+        "prompt_id": of["prompt_id"],
+        "prompt": of["messages"],
+        "completion_ids": [answer["completion_id"] for answer in answers],
+        "answers": [answer["text"] for answer in answers],
+        "status": of["status"],
+        "readings": {row["rater"]: row["comment"] for row in calling},
+        "counts": {
+            "ambiguous": len(calling),
+            "other skips": sum(row["kind"] == "skip" for row in said) - len(calling),
+            "verdicts": sum(row["kind"] != "skip" for row in said),
+        },
+    }
+
+
+def _settings(config: AnnotationConfig) -> dict[str, Any]:
+    """The project's settings; of a file its name alone, since folders tell who made the export."""
+    return config.model_dump(mode="json") | {"sql": config.sql.name if config.sql else None}
 
 
 def _write_preferences(found: Exported, out: Path) -> PreferenceSet:
@@ -148,6 +192,7 @@ def _counts(found: Exported) -> dict[str, Any]:
         "verdicts": dict(sorted(said.items())),
         "adjudications": sum(row["kind"] == ADJUDICATION for row in found.current),
         "left_out": dict(sorted(left_out.items())),
+        "ambiguous": len(found.ambiguous),
         "overlap": {str(n): count for n, count in sorted(Counter(judged[item_id] for item_id in asked).items())},
     }
 
@@ -165,6 +210,7 @@ def _card(found: Exported, counts: Mapping[str, Any], built: PreferenceSet) -> s
         left_out=_table(counts["left_out"]),
         overlap=_table(counts["overlap"]),
         drops=_table(built.drops),
+        corrections=_table(told(found.judgements, found.executed)["outcomes"]),
         source=_line(found.source),
     )
 
@@ -175,7 +221,7 @@ def _protocol(config: AnnotationConfig) -> dict[str, Any]:
     return {
         "verdict": f"of two answers: {steps}" if config.kind == "pairwise" else "a ranking, ties and top-k allowed",
         "blind": "yes; sides are random for every item and person, and kept",
-        "people for an item": config.overlap,
+        "people for an item": _people(config),
         "more where they disagree": config.extra_raters,
         "hidden gold": f"{config.gold_share:.0%} of the stream",
         "repeats, sides swapped": f"{config.repeat_share:.0%} of the stream",
@@ -183,6 +229,12 @@ def _protocol(config: AnnotationConfig) -> dict[str, Any]:
         "objectives": ", ".join(_line(name) for name in config.objectives) or "none",
         "corrected answers": "asked for" if config.edits else "no",
     }
+
+
+def _people(config: AnnotationConfig) -> str:
+    if not config.overlap_sample:
+        return str(config.overlap)
+    return f"{config.overlap}, and {config.overlap_target} for {config.overlap_sample:.0%} of the items"
 
 
 def _raters(found: Exported) -> set[str]:

@@ -1,27 +1,29 @@
 """What a project holds, as records: the log of verdicts, its items, and prompts, completions and judgements.
 
 Raters are named by their pseudonyms alone. A verdict is never turned into another: "both bad" and skips are judgements
-without a value, and what is not to be trained on (gold, repeats, surplus) stays and says why.
+without a value, and what is not to be trained on (gold, repeats, surplus, ambiguous questions) stays and says why.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
+from prefloop.annotation.adjudication import is_ambiguous
+from prefloop.annotation.export_corrections import stands_with
 from prefloop.annotation.protocol import BOTH_BAD, EQUAL, preference
 from prefloop.annotation.rendering import reveals
+from prefloop.annotation.results import Execution
 from prefloop.annotation.schema import answer, item, judgement, rater
 from prefloop.annotation.schema import project as project_table
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.preferences.people import PEOPLE
-from prefloop.preferences.votes import LEFT_OUT
-from prefloop.records import Completion, Judgement, Prompt, content_id
+from prefloop.records import CORRECTED, LEFT_OUT, Completion, Judgement, Prompt, content_id
 
 ROLES = {"gold": "gold item", "training": "calibration item"}
 """Why verdicts on items of known answers are left out of training data."""
@@ -45,9 +47,11 @@ class Exported:
     """By id, in their order."""
     answers: dict[str, dict[int, Row]]
     """By item and index."""
-    gone: frozenset[str]
-    """Raters who were removed."""
+    discarded: frozenset[str]
+    """Raters who were removed, and their verdicts with them."""
     include_surplus: bool
+    executed: Mapping[str, Execution] = field(default_factory=dict)
+    """What became of corrected answers when they were run, by completion id; empty before that."""
 
     @cached_property
     def current(self) -> list[Row]:
@@ -58,6 +62,17 @@ class Exported:
     def settled(self) -> set[str]:
         """Items that a reviewer settled."""
         return {row["item_id"] for row in self.current if row["kind"] == ADJUDICATION}
+
+    @cached_property
+    def ambiguous(self) -> dict[str, list[Row]]:
+        """What was said of the questions that most people find ambiguous, and no reviewer has settled, by item."""
+        said: dict[str, list[Row]] = {}
+        for row in self.current:
+            stands = row["counted"] or (row["kind"] == "skip" and row["rater"] not in self.discarded)
+            if row["role"] == "item" and not row["turn"] and stands:
+                said.setdefault(row["item_id"], []).append(row)
+        reasons = {item_id: [row["reason"] for row in rows] for item_id, rows in said.items()}
+        return {i: rows for i, rows in said.items() if i not in self.settled and is_ambiguous(reasons[i])}
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -74,7 +89,9 @@ class Exported:
     def completions(self) -> list[Completion]:
         """Each answer once with all its fields, then the corrected answers of raters."""
         found = {row["completion_id"]: self._completion(row) for row in self._answer_rows()}
-        return [*found.values(), *self.edited.values()]
+        edited = {completion.id: completion for completion in self.edited.values()}
+        told = (stands_with(made, self.executed[i]) if i in self.executed else made for i, made in edited.items())
+        return [*found.values(), *told]
 
     @cached_property
     def edited(self) -> dict[tuple[int, int], Completion]:
@@ -133,13 +150,17 @@ class Exported:
             return None if row["kind"] == ADJUDICATION else "adjudicated"
         if row["turn"]:
             return "repeat"
+        if of["id"] in self.ambiguous:
+            return "ambiguous question"
         if of["status"] == "aside":
             return "item set aside"
         if any(reveals(found["text"], self.config.reveals) for found in self.answers[of["id"]].values()):
             return "an answer names its model"
-        if row["counted"] or row["kind"] == "skip" or (self.include_surplus and row["rater"] not in self.gone):
+        if row["counted"] or row["kind"] == "skip":
             return None
-        return "discarded with its rater" if row["rater"] in self.gone else "surplus"
+        if row["rater"] in self.discarded:
+            return "discarded with its rater"
+        return None if self.include_surplus else "surplus"
 
     def _verdict(self, row: Row) -> Judgement:
         names = {index: found["completion_id"] for index, found in self.answers[row["item_id"]].items()}
@@ -164,7 +185,11 @@ class Exported:
             made = self.edited.get((row["seq"], int(index)))
             if made is None or row["kind"] == "skip":
                 continue
-            said = {**verdict.raw, "status": "corrected", "corrects": made.sampling["edited"]}
+            said = {**verdict.raw, "status": CORRECTED, "corrects": made.sampling["edited"]}
+            if (execution := self.executed.get(made.id)) is not None:
+                said |= {"executed": execution.outcome}
+                if execution.left_out:
+                    said.setdefault(LEFT_OUT, execution.left_out)
             for shown, tiers in _below(verdict):
                 answers, ranking = (made.id, *shown), ((made.id,), *tiers)
                 yield Judgement.create(verdict.prompt_id, answers, verdict.judge, "ranking", 1.0, {}, ranking, said)
@@ -185,10 +210,10 @@ def read_exported(connection: sa.Connection, include_surplus: bool = False) -> E
     found = sa.select(judgement, rater.c.pseudonym).join(rater, rater.c.id == judgement.c.rater_id)
     rows = connection.execute(found.order_by(judgement.c.seq))
     log = [_log_row(row._mapping, items[row.item_id], answers[row.item_id]) for row in rows]
-    gone = frozenset(connection.scalars(sa.select(rater.c.pseudonym).where(rater.c.status == "removed")))
+    discarded = frozenset(connection.scalars(sa.select(rater.c.pseudonym).where(rater.c.discarded)))
     project = connection.execute(sa.select(project_table)).one()
     config = AnnotationConfig.model_validate(project.settings)
-    return Exported(config, project.source, project.state, log, items, answers, gone, include_surplus)
+    return Exported(config, project.source, project.state, log, items, answers, discarded, include_surplus)
 
 
 def _log_row(row: Mapping[str, Any], of: Row, answers: Mapping[int, Row]) -> Row:

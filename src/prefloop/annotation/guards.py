@@ -184,9 +184,17 @@ def refuse(scope: Scope, status: int, kind: str, reason: str) -> Response:
 
 
 def session_cookie(address: Address) -> tuple[str, dict[str, Any]]:
-    """Name and attributes of the session's cookie; ``__Host-`` binds it to this host, and needs HTTPS."""
-    attributes = {"path": "/", "secure": address.secure, "httponly": True, "samesite": "lax"}
-    return "__Host-prefloop" if address.secure else "prefloop", attributes
+    """Name and attributes of the session's cookie; ``__Host-`` binds it to this host, and needs HTTPS.
+
+    Browsers share cookies among the ports of a host (RFC 6265, 8.5): a port in the address is in the name, so that two
+    projects on one machine do not sign each other's people out.
+
+    >>> [session_cookie(Address(a))[0] for a in ("http://127.0.0.1:8642", "https://rate.example.org")]
+    ['prefloop-8642', '__Host-prefloop']
+    """
+    port = urlsplit(address.origin).port
+    name = f"{'__Host-' if address.secure else ''}prefloop{'' if port is None else f'-{port}'}"
+    return name, {"path": "/", "secure": address.secure, "httponly": True, "samesite": "lax"}
 
 
 def set_session(response: Response, address: Address, token: str) -> None:

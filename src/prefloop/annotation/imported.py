@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from prefloop.annotation.protocol import BOTH_BAD, EQUAL
 from prefloop.annotation.schema import answer, item, judgement, rater, showing
-from prefloop.annotation.stream import Connection
+from prefloop.annotation.stream import Connection, handle_of, read_project
 from prefloop.records import Judgement, content_id
 
 BETTER = {1.0: EQUAL - 1, 0.5: EQUAL, 0.0: EQUAL + 1}
@@ -26,7 +26,7 @@ def add_labels(connection: Connection, labels: Iterable[Judgement], now: int) ->
     the project, or that is one too many for its item's target, is not taken. Disagreement among them asks no further
     people by itself: the desk lists it.
     """
-    items = _by_answers(connection)
+    secret, items = read_project(connection).secret, _by_answers(connection)
     found: Counter[str] = Counter()
     raters: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
@@ -52,6 +52,7 @@ def add_labels(connection: Connection, labels: Iterable[Judgement], now: int) ->
             raters[label.judge] = _rater(connection, label.judge, now)
         row = _row(label, index) | {"item_id": item_id, "rater_id": raters[label.judge], "turn": 0}
         shown = {key: row[key] for key in ("item_id", "rater_id", "turn", "order")}
+        shown["handle"] = handle_of(secret, item_id, row["rater_id"], 0)
         connection.execute(sa.insert(showing).values(**shown, state="answered", opened=now, expires=now))
         connection.execute(sa.insert(judgement).values(**row, opened=now, submitted=now))
         found["taken"] += 1

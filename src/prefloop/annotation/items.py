@@ -82,6 +82,12 @@ def has_project(connection: sa.Connection) -> bool:
     return connection.scalar(sa.select(sa.func.count()).select_from(project)) == 1
 
 
+def open_items(connection: sa.Connection) -> int:
+    """Items that still ask for a verdict; gold and calibration are none."""
+    wanted = sa.select(sa.func.count()).where(item.c.role == "item", item.c.status == "open")
+    return connection.scalar(wanted) or 0
+
+
 def add_items(connection: sa.Connection, new: Iterable[NewItem]) -> int:
     """Append items in the order given; those that are there already are left alone. How many were added.
 
@@ -145,7 +151,7 @@ def _item_row(found: NewItem, position: int, config: AnnotationConfig) -> dict[s
         "expected": found.expected,
         "stratum": found.stratum,
         "probability": found.probability,
-        "target": config.overlap,
+        "target": config.overlap_of(found.id),
         "done": 0,
         "leased": 0,
         "skipped": 0,

@@ -49,7 +49,8 @@ def open_project(
         gold, calibration: files of items with known answers: hidden in the stream, or explained before it.
         gold_of_run: also hide so many pairs of the run that execution decided.
         columns: names of a file's columns, where they are others than the known ones.
-        sql: database on which SQL answers are run; default the league of an nba-sql run.
+        sql: database on which SQL answers are run, and kept as the setting of that name; default the league of an
+            nba-sql run.
 
     Raises:
         PrefloopError: see `prefloop.annotation.serve.annotate` and `read_items`.
@@ -57,6 +58,8 @@ def open_project(
     if source is None and database is None:
         raise ConfigError("name what is to be judged: a run folder, a file of answers, or a --database that has items")
     place = database or default_database(str(source))
+    if named := sql or settings.get("sql"):
+        settings = {**settings, "sql": str(Path(named).expanduser().resolve())}
     config = settings_of(settings, alone=serving.alone)
     known = {"gold": gold, "training": calibration}
     items = None
@@ -69,7 +72,6 @@ def open_project(
             columns=columns,
             features=features,
             split=split,
-            sql=sql,
         )
     annotate(place, items, config, serving, sorted({key.split(".")[0] for key in settings}))
 
@@ -123,13 +125,14 @@ def gather(
     columns: Mapping[str, str] | None,
     features: Path | None,
     split: str,
-    sql: Path | None,
 ) -> Gathered:
     """Items of a source with the rows of their queries, and gold; says what was left out."""
     from prefloop.annotation.items import blinded
     from prefloop.annotation.sources import read_items
     from prefloop.annotation.sources_known import known_items
 
+    if config.sql is not None and not config.sql.is_file():
+        raise DataError(f"{config.sql} does not exist: --sql names the SQLite file on which the answers are run")
     found = read_items(source, config, split=split, columns=columns, features=features)
     extra = [known_items(path, role, columns) for role, paths in known.items() for path in paths]
     bad = [row for one in (found, *extra) for row in one.bad]
@@ -140,7 +143,7 @@ def gather(
     items = [item for one in extra for item in one.items]
     items += _gold_of_run(Path(source), gold_of_run, config.seed) if gold_of_run else []
     items = [blinded(item) for item in (*items, *found.items)]
-    database = sql or _league(source)
+    database = config.sql or _league(source)
     return Gathered(with_results(items, database) if database else items, found.described, found.labels)
 
 
@@ -181,11 +184,16 @@ def _league(source: str) -> Path | None:
     return judge_databases()[0] if asked and asked[0].task == NAME else None
 
 
-def collect_project(source: str, out: Path | None, *, include_surplus: bool = False) -> dict[str, Any]:
+def collect_project(
+    source: str, out: Path | None, *, include_surplus: bool = False, sql: Path | None = None
+) -> dict[str, Any]:
     """Write what people judged into a folder; a run's own is replaced by the newer one.
 
+    Args:
+        sql: SQLite file on which corrected answers are run, where it is another than the project's.
+
     Raises:
-        DataError: there is no project.
+        DataError: there is no project, or no such file.
         StoreError: the folder holds something else.
     """
     from prefloop.annotation.database import check_file, open_database
@@ -209,7 +217,7 @@ def collect_project(source: str, out: Path | None, *, include_surplus: bool = Fa
             if not has_project(connection):
                 raise DataError(f"{database.shown} holds no project: 'prefloop annotate SOURCE' makes one")
             connection.rollback()
-            found = export_project(connection, target, include_surplus=include_surplus, overwrite=out is None)
+            found = export_project(connection, target, include_surplus=include_surplus, overwrite=out is None, sql=sql)
     finally:
         database.close()
     return {**found, "out": str(target)}

@@ -1,42 +1,34 @@
-"""The pages of a rater: come in, read the guidelines, judge, look at one's own verdicts."""
+"""The pages of a rater: read the guidelines, judge, look at one's own verdicts; and what every page is made with."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from prefloop.annotation.accounts import (
-    Person,
-    accept_invite,
-    clean_name,
-    close_session,
-    hash_password,
-    look_up_invite,
-    open_session,
-    sign_in,
-)
+from prefloop.annotation.accounts import Person
 from prefloop.annotation.api_models import Key
-from prefloop.annotation.guards import clear_session, set_session
-from prefloop.annotation.people import page_person, running, service_of, session_token
+from prefloop.annotation.people import page_person, running, service_of
 from prefloop.annotation.protocol import SKIPS, RefusedError
-from prefloop.annotation.queue import Nothing, lease
+from prefloop.annotation.queue import Nothing
 from prefloop.annotation.rendering import messages_html, to_html
 from prefloop.annotation.results import result_table
-from prefloop.annotation.schema import item, judgement, rater
+from prefloop.annotation.schema import item, judgement, rater, showing
 from prefloop.annotation.service import Service
-from prefloop.annotation.shown import Shown, last_verdict, show, shown_before
+from prefloop.annotation.shown import Shown, last_verdict, own_verdicts, show, shown_before
 from prefloop.annotation.stream import read_project
 from prefloop.annotation.throttle import ThrottledError
+from prefloop.annotation.webhooks import lease
 from prefloop.config.annotation import AnnotationConfig
 
 HERE = Path(__file__).parent
@@ -53,6 +45,14 @@ STRENGTHS = (
     (5, "much better", "right"),
 )
 
+
+def moment(milliseconds: int) -> Markup:
+    """A time for people to read, to the minute."""
+    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return Markup(f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at:%Y-%m-%d %H:%M} UTC</time>')
+
+
+TEMPLATES.filters["moment"] = moment
 router = APIRouter(include_in_schema=False)
 Somebody = Annotated[Person, Depends(page_person)]
 Running = Annotated[Service, Depends(running)]
@@ -69,61 +69,6 @@ def page(template: str, request: Request, person: Person | None, status: int = 2
 async def home(person: Somebody) -> Response:
     """The desk for the person who runs it, the queue for others."""
     return RedirectResponse("/desk" if person.role == "admin" else "/judge", 303)
-
-
-@router.get("/login")
-async def login_page(request: Request) -> Response:
-    return page("login.html", request, None, error="", name="")
-
-
-@router.post("/login")
-async def login(
-    request: Request, service: Running, name: Annotated[str, Form()], password: Annotated[str, Form()]
-) -> Response:
-    address = request.client.host if request.client else ""
-    try:
-        token = await sign_in(service, name, password, address, session_token(request))
-    except RefusedError as error:
-        return _again("login.html", request, error, name=name)
-    return _signed_in(service, token)
-
-
-@router.post("/logout")
-async def logout(service: Running, token: Annotated[str | None, Depends(session_token)]) -> Response:
-    if token:
-        await service.write(lambda connection: close_session(connection, token))
-    response = RedirectResponse("/login", 303)
-    clear_session(response, service.address)
-    return response
-
-
-@router.get("/join")
-async def join_page(request: Request) -> Response:
-    """The invitation stands in the link's fragment, which browsers send to nobody and servers do not log."""
-    return page("join.html", request, None, error="", name="", token="")
-
-
-@router.post("/join")
-async def join(
-    request: Request,
-    service: Running,
-    token: Annotated[str, Form()],
-    name: Annotated[str, Form()] = "",
-    password: Annotated[str, Form()] = "",
-) -> Response:
-    now = service.clock()
-    try:
-        invited = await service.read(lambda connection: look_up_invite(connection, token, now))
-        who = invited.name or (clean_name(name) if name else "")
-        by_link = service.alone and invited.role == "admin" and not password
-        project = (await service.read(read_project)).config.name
-        hashed = None if by_link else await hash_password(password, who, project)
-        who = who or ("me" if by_link else "")
-        old = session_token(request)
-        found = await service.write(lambda connection: _accept(connection, token, who, hashed, now, old))
-    except RefusedError as error:
-        return _again("join.html", request, error, name=name, token=token)
-    return _signed_in(service, found, "/judge")
 
 
 @router.get("/welcome")
@@ -160,16 +105,14 @@ async def work(request: Request, person: Somebody, service: Running) -> Response
 async def last(person: Somebody, service: Running, before: Key | None = None) -> Response:
     """Back to the last verdict, or to the one before a verdict."""
     found = await service.read(lambda connection: last_verdict(connection, person.id, before))
-    return RedirectResponse(f"/judge/{found[0]}/{found[1]}" if found else "/judge", 303)
+    return RedirectResponse(f"/judge/{found}" if found else "/judge", 303)
 
 
-@router.get("/judge/{item_id}/{turn}")
-async def again(
-    request: Request, item_id: str, turn: Literal["0", "1"], person: Somebody, service: Running
-) -> Response:
+@router.get("/judge/{item_id}")
+async def again(request: Request, item_id: str, person: Somebody, service: Running) -> Response:
     """An item that this person was shown before."""
     config = (await service.read(read_project)).config
-    shown = await service.read(lambda connection: shown_before(connection, item_id, int(turn), person.id))
+    shown = await service.read(lambda connection: shown_before(connection, item_id, person.id))
     counts = await service.read(lambda connection: _counts(connection, person))
     return await asyncio.to_thread(_item_page, request, person, config, shown, counts)
 
@@ -181,27 +124,15 @@ async def mine(request: Request, person: Somebody, service: Running) -> Response
     return page("mine.html", request, person, rows=rows, most=OWN)
 
 
-def _signed_in(service: Service, token: str, place: str = "/") -> Response:
-    response = RedirectResponse(place, 303)
-    set_session(response, service.address, token)
-    return response
-
-
-def _again(template: str, request: Request, error: RefusedError, **values: str) -> Response:
-    """The form once more, with what was wrong; after too many tries with the time to wait."""
+def once_more(
+    template: str, request: Request, error: RefusedError, person: Person | None = None, /, **values: Any
+) -> Response:
+    """A form again, with what was wrong; after too many tries with the time to wait."""
     if not isinstance(error, ThrottledError):
-        return page(template, request, None, 403, error=str(error), **values)
-    response = page(template, request, None, 429, error=str(error), **values)
+        return page(template, request, person, 403, error=str(error), **values)
+    response = page(template, request, person, 429, error=str(error), **values)
     response.headers["Retry-After"] = str(error.seconds)
     return response
-
-
-def _accept(
-    connection: sa.Connection, token: str, name: str, hashed: str | None, now: int, replaces: str | None
-) -> str:
-    if replaces is not None:
-        close_session(connection, replaces)
-    return open_session(connection, accept_invite(connection, token, name, hashed, now), now)
 
 
 def _item_page(
@@ -268,13 +199,7 @@ def _counts(connection: sa.Connection, person: Person) -> dict[str, int]:
 
 
 def _own(connection: sa.Connection, rater_id: int) -> list[Any]:
-    rows = (
-        sa.select(judgement, item.c.messages)
-        .join(item, item.c.id == judgement.c.item_id)
-        .where(judgement.c.rater_id == rater_id, judgement.c.current, item.c.role != "training")
-        .where(judgement.c.kind.not_in(("withdrawn", "adjudication")))
-        .order_by(judgement.c.seq.desc())
-    )
+    rows = own_verdicts(rater_id, judgement, item.c.messages, showing.c.handle)
     return list(connection.execute(rows.limit(OWN)).all())
 
 

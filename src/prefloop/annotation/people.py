@@ -12,9 +12,10 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from prefloop.annotation.accounts import Person, session_person, token_person, touch
+from prefloop.annotation.accounts import Person, session_person, touch
 from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.service import Service
+from prefloop.annotation.tokens import token_person
 
 bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Authorization: Bearer pf_…`")
 _ROLES = ("rater", "reviewer", "admin")

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from prefloop.annotation.adjudication import ambiguous
 from prefloop.annotation.protocol import SCORED
 from prefloop.annotation.schema import item, judgement, project, rater, showing
 from prefloop.annotation.stream import Connection
@@ -55,6 +56,8 @@ class Progress:
     """Skips that stand, by reason."""
     aside: int
     """Items set aside because they were skipped too often."""
+    ambiguous: int
+    """Items whose question most people find ambiguous; they are not trained on."""
 
 
 def progress(connection: Connection, now: int, midnight: int) -> Progress:
@@ -85,6 +88,7 @@ def progress(connection: Connection, now: int, midnight: int) -> Progress:
         leases=connection.scalar(sa.select(sa.func.count()).select_from(showing).where(*held)) or 0,
         skips=_skips(connection),
         aside=by_role.get("item", {}).get("aside", 0),
+        ambiguous=len(ambiguous(connection)),
     )
 
 

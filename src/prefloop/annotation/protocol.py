@@ -17,7 +17,9 @@ from prefloop.errors import PrefloopError
 BOTH_BAD, EQUAL = 0, 3
 SCORED = ("choice", "ranking")
 """Kinds that say which answer is better."""
-SKIPS = ("cannot-judge", "ambiguous", "broken")
+AMBIGUOUS = "ambiguous"
+"""Reason of a skip whose comment is the reading that the person would choose."""
+SKIPS = ("cannot-judge", AMBIGUOUS, "broken")
 """Reasons of a skip."""
 TEXT = 20_000
 """Most characters of a comment, or of a corrected answer."""
@@ -47,7 +49,7 @@ class Verdict(BaseModel):
     client_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     """A UUID of the sender's making: the same again is a retry."""
     item_id: Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
-    turn: Literal[0, 1] = 0
+    """Of a rater's verdict the handle under which the item was shown, of an adjudication the item itself."""
     kind: Literal["choice", "ranking", "skip", "withdrawn"]
     strength: Annotated[int, Field(ge=0, le=5)] | None = None
     ranking: tuple[tuple[int, ...], ...] | None = None

@@ -35,6 +35,8 @@ from prefloop.config.annotation import AnnotationConfig
 class Showing:
     """An item held for a rater; gold and repeats look like any other."""
 
+    handle: str
+    """What its rater calls it: it tells neither which item it is nor whether for the second time."""
     item_id: str
     turn: int
     order: tuple[int, ...]
@@ -77,20 +79,19 @@ def lease(connection: Connection, rater_id: int, now: int) -> Showing | Nothing:
     expires = now + _length(found)
     held = connection.execute(HELD, {"rater": rater_id}).first()
     if held:
-        connection.execute(_this(held.item_id, rater_id, held.turn).values(expires=expires))
-        return Showing(held.item_id, held.turn, tuple(held.order), held.opened, expires)
+        connection.execute(_this(held.handle).values(expires=expires))
+        return Showing(held.handle, held.item_id, held.turn, tuple(held.order), held.opened, expires)
     chosen = next_item(connection, found, rater_id, qualified)
     if chosen is None:
         return Nothing(why_none(connection, found, rater_id, qualified))
     return _hold(connection, rater_id, chosen, now, expires)
 
 
-def renew(connection: Connection, rater_id: int, item_id: str, turn: int, now: int) -> int | None:
+def renew(connection: Connection, rater_id: int, handle: str, now: int) -> int | None:
     """Lengthen a lease by activity; its new end, or None where it is no longer held."""
     expires = now + _length(read_project(connection))
-    changed = connection.execute(
-        _this(item_id, rater_id, turn).where(showing.c.state == "leased").values(expires=expires)
-    )
+    mine = (showing.c.rater_id == rater_id, showing.c.state == "leased")
+    changed = connection.execute(_this(handle).where(*mine).values(expires=expires))
     return expires if changed.rowcount else None
 
 
@@ -131,16 +132,25 @@ def release(connection: Connection, rater_id: int) -> int:
     return _end_leases(connection, showing.c.rater_id == rater_id, "released")
 
 
+def review(connection: Connection, item_id: str) -> None:
+    """After a lease or a verdict has gone: give back the extra slots of an item that no split needs any longer."""
+    asked = connection.execute(sa.select(item.c.id.label("item_id"), item).where(item.c.id == item_id)).one()
+    if asked.extra:
+        counts = {name: getattr(asked, name) for name in ("done", "leased", "skipped")}
+        standing = _standing(connection, read_project(connection).config, asked, **counts)
+        connection.execute(sa.update(item).where(item.c.id == item_id).values(**standing))
+
+
 def _hold(connection: Connection, rater_id: int, chosen: Next, now: int, expires: int) -> Showing:
     held = {"state": "leased", "opened": now, "expires": expires}
     if chosen.shown:
-        connection.execute(_this(chosen.item_id, rater_id, chosen.turn).values(**held))
+        connection.execute(_this(chosen.handle).values(**held))
     else:
-        row = {"item_id": chosen.item_id, "rater_id": rater_id, "turn": chosen.turn, "order": list(chosen.order)}
-        connection.execute(NEW_SHOWING, row | held)
+        row = {"handle": chosen.handle, "item_id": chosen.item_id, "rater_id": rater_id, "turn": chosen.turn}
+        connection.execute(NEW_SHOWING, row | {"order": list(chosen.order)} | held)
     if chosen.turn == 0:
         connection.execute(ONE_MORE_LEASED, {"item": chosen.item_id})
-    return Showing(chosen.item_id, chosen.turn, chosen.order, now, expires)
+    return Showing(chosen.handle, chosen.item_id, chosen.turn, chosen.order, now, expires)
 
 
 def _received(connection: Connection, rater_id: int, verdict: Verdict) -> Receipt | None:
@@ -149,14 +159,15 @@ def _received(connection: Connection, rater_id: int, verdict: Verdict) -> Receip
     if before is None:
         return None
     sent = verdict.row() | {"rater_id": rater_id}
-    if any(before._mapping[name] != value for name, value in sent.items()):
+    stored = {**before._mapping, "item_id": before.handle}
+    if any(stored[name] != value for name, value in sent.items()):
         raise RefusedError("conflict", "this submission's id was used for another one: reload the page")
     return Receipt(before.seq, "known", _feedback(connection, before.seq))
 
 
 def _asked(connection: Connection, rater_id: int, verdict: Verdict) -> Any:
     """The showing, its item and the verdict that stands so far (``seq`` None where there is none) in one row."""
-    row = connection.execute(ASKED, {"item": verdict.item_id, "rater": rater_id, "asked_turn": verdict.turn}).first()
+    row = connection.execute(ASKED, {"asked": verdict.item_id, "rater": rater_id}).first()
     if row is None:
         raise RefusedError("missing", "there is no such item in your queue")
     return row
@@ -177,7 +188,7 @@ def _follows(asked: Any, verdict: Verdict) -> None:
 
 def _counts(asked: Any, verdict: Verdict) -> bool:
     """Whether a verdict fills a slot: its rater's own one, by lease or by the verdict before, or one that is free."""
-    if asked.role != "item" or verdict.turn or verdict.kind not in SCORED:
+    if asked.role != "item" or asked.turn or verdict.kind not in SCORED:
         return False
     others = asked.done - bool(asked.counted) + asked.leased - (asked.state == "leased")
     return bool(others < asked.target)
@@ -187,27 +198,27 @@ def _append(connection: Connection, rater_id: int, verdict: Verdict, asked: Any,
     """Write the log, and the end of the showing."""
     if asked.seq is not None:
         connection.execute(sa.update(judgement).where(judgement.c.seq == asked.seq).values(current=False))
-    row = verdict.row() | {"rater_id": rater_id, "revision": 0 if asked.seq is None else asked.revision + 1}
+    row = verdict.row() | {"item_id": asked.item_id, "turn": asked.turn, "rater_id": rater_id}
+    row |= {"revision": 0 if asked.seq is None else asked.revision + 1}
     row |= {"current": True, "counted": counted, "order": asked.order, "opened": asked.opened, "submitted": now}
     key = connection.execute(NEW_JUDGEMENT, row).inserted_primary_key
     assert key is not None
     ended = {"skip": "skipped", "withdrawn": "released"}.get(verdict.kind, "answered")
-    connection.execute(
-        END_SHOWING, {"item": verdict.item_id, "rater": rater_id, "asked_turn": verdict.turn, "ended": ended}
-    )
+    connection.execute(END_SHOWING, {"asked": verdict.item_id, "ended": ended})
     return int(key[0])
 
 
 def _count(connection: Connection, config: AnnotationConfig, asked: Any, verdict: Verdict, counted: bool) -> None:
     """Move the item's counters; a repeat has none."""
-    if verdict.turn:
+    if asked.turn:
         return
-    done = asked.done - bool(asked.counted) + counted
-    skipped = asked.skipped - (asked.kind == "skip") + (verdict.kind == "skip")
-    changes = {"done": done, "skipped": skipped, "leased": asked.leased - (asked.state == "leased")}
-    if asked.role == "item":
-        changes["status"], changes["target"] = _standing(connection, config, asked, done, skipped)
-    connection.execute(sa.update(item).where(item.c.id == verdict.item_id).values(**changes))
+    counts = {
+        "done": asked.done - bool(asked.counted) + counted,
+        "leased": asked.leased - (asked.state == "leased"),
+        "skipped": asked.skipped - (asked.kind == "skip") + (verdict.kind == "skip"),
+    }
+    standing = _standing(connection, config, asked, **counts) if asked.role == "item" else {}
+    connection.execute(sa.update(item).where(item.c.id == asked.item_id).values(**counts, **standing))
 
 
 def _state(asked: Any, verdict: Verdict, counted: bool) -> str:
@@ -215,30 +226,35 @@ def _state(asked: Any, verdict: Verdict, counted: bool) -> str:
         return "skipped" if verdict.kind == "skip" else "withdrawn"
     if asked.kind not in (None, "withdrawn"):
         return "edited"
-    hidden = asked.role == "gold" or verdict.turn == 1
+    hidden = asked.role == "gold" or asked.turn == 1
     return "counted" if counted or hidden else "surplus"
 
 
-def _standing(connection: Connection, config: AnnotationConfig, asked: Any, done: int, skipped: int) -> tuple[str, int]:
-    """Status and target of an item; `asked` is what it was before.
+def _standing(
+    connection: Connection, config: AnnotationConfig, asked: Any, done: int, leased: int, skipped: int
+) -> dict[str, Any]:
+    """Status of an item, its target, and how much of that is extra; `asked` is what it was before.
 
     A skip sets aside where the limit is reached. What was asked again in spite of its skips stays open until the next.
+    Extra slots come when all others are filled and split. They go when that is over, if nobody is or was on them.
     """
-    target, most = asked.target, config.overlap + config.extra_raters
     if asked.status == "settled":
-        return "settled", target
+        return {}
     if skipped >= config.skips and (skipped > asked.skipped or asked.status == "aside"):
-        return "aside", target
-    if done < target:
-        return "open", target
-    if target < most and _split(connection, config, asked):
-        return "open", most
-    return "closed", target
+        return {"status": "aside"}
+    target, first = asked.target, asked.target - asked.extra
+    overlap = config.overlap_of(asked.item_id)
+    most = overlap + config.extra_raters
+    if asked.extra and done + leased <= first and (done < overlap or not _split(connection, config, asked)):
+        target = first
+    elif not asked.extra and target <= done and target < most and _split(connection, config, asked):
+        target = most
+    return {"status": "open" if done < target else "closed", "target": target, "extra": target - first}
 
 
 def _split(connection: Connection, config: AnnotationConfig, asked: Any) -> bool:
     """Whether no verdict has a strict majority, or the judge that came before disagrees with it."""
-    if config.overlap < 2:
+    if config.overlap_of(asked.item_id) < 2:
         return False
     rows = connection.execute(
         sa.select(judgement).where(judgement.c.item_id == asked.item_id, judgement.c.counted, judgement.c.current)
@@ -277,12 +293,13 @@ def _right(row: Any) -> bool:
 def _end_leases(connection: Connection, which: sa.ColumnElement[bool], state: str) -> int:
     """Counters of the items follow; the rows are few."""
     ended = connection.execute(
-        sa.select(*showing.c["item_id", "rater_id", "turn"]).where(showing.c.state == "leased", which)
+        sa.select(*showing.c["handle", "item_id", "turn"]).where(showing.c.state == "leased", which)
     ).all()
     for row in ended:
-        connection.execute(_this(row.item_id, row.rater_id, row.turn).values(state=state))
+        connection.execute(_this(row.handle).values(state=state))
         if row.turn == 0:
             connection.execute(sa.update(item).where(item.c.id == row.item_id).values(leased=item.c.leased - 1))
+            review(connection, row.item_id)
     return len(ended)
 
 
@@ -290,9 +307,5 @@ def _length(found: Project) -> int:
     return round(found.config.lease_minutes * 60_000)
 
 
-def _this(item_id: str, rater_id: int, turn: int) -> sa.Update:
-    return sa.update(showing).where(*_key(item_id, rater_id, turn))
-
-
-def _key(item_id: str, rater_id: int, turn: int) -> tuple[Any, ...]:
-    return showing.c.item_id == item_id, showing.c.rater_id == rater_id, showing.c.turn == turn
+def _this(handle: str) -> sa.Update:
+    return sa.update(showing).where(showing.c.handle == handle)

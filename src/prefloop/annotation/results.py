@@ -43,13 +43,41 @@ class QueryResult:
     """Hash of the whole result, its rows in any order: equal hashes, equal results. None where there is none."""
 
 
+OUTCOMES = {
+    "right": None,
+    "runs": None,
+    "not SQL": None,
+    "not executed": None,
+    "wrong": "correction is wrong",
+    "fails": "correction does not run",
+    "no query": "correction has no query",
+}
+"""What execution says of a corrected answer, and for which reason it is then not trained on. *runs*: there is no gold
+to compare with; *not executed*: its database is not at hand; *no query*: what it corrects, or the task, has one."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A corrected answer, executed."""
+
+    outcome: str
+    """One of `OUTCOMES`."""
+    result: QueryResult | None = None
+    """What its query returns on the first database; None where nothing was executed."""
+
+    @property
+    def left_out(self) -> str | None:
+        """Why it is not trained on, or None."""
+        return OUTCOMES[self.outcome]
+
+
 def run_answers(texts: Sequence[str], database: Path) -> list[QueryResult]:
     """Run the query of each answer on a snapshot of `database`; equal queries run once.
 
     Blocks until all have ended, a few milliseconds each and one start of the workers: call it from a thread.
 
     Args:
-        texts: answers; an answer's query is its last finished ``sql`` fence, or all of it where it is one statement.
+        texts: answers, their queries as `query_of` finds them.
         database: a SQLite file that others may be writing.
 
     Raises:
@@ -57,7 +85,7 @@ def run_answers(texts: Sequence[str], database: Path) -> list[QueryResult]:
         StoreError: the snapshot cannot be written into the cache folder.
         JudgeError: the workers cannot be started.
     """
-    queries = [_query(text) for text in texts]
+    queries = [query_of(text) for text in texts]
     wanted = [(0, query) for query in queries if query]
     if not wanted:
         return [QueryResult(error="no SQL in this answer") for _ in texts]
@@ -65,6 +93,11 @@ def run_answers(texts: Sequence[str], database: Path) -> list[QueryResult]:
     with pool.SandboxPool([copy]) as sandbox:
         found = dict(zip(wanted, map(_kept, sandbox.run(wanted)), strict=True))
     return [found[0, query] if query else QueryResult(error="no SQL in this answer") for query in queries]
+
+
+def query_of(text: str) -> str | None:
+    """The query of an answer: its last finished ``sql`` fence, or all of it where it is one statement."""
+    return extract_sql(text) or (text.strip().rstrip("; \n\t") if is_statement(text) else None)
 
 
 def identical(results: Sequence[QueryResult]) -> bool:
@@ -100,10 +133,6 @@ def result_table(
     width = max([len(columns), *map(len, rows[:ROWS])])
     said = _said(len(rows), width, truncated, count)
     return f'<div class="result"><table>\n{head}<tbody>\n{body}</tbody>\n</table>\n<p class="count">{said}</p></div>\n'
-
-
-def _query(text: str) -> str | None:
-    return extract_sql(text) or (text.strip().rstrip("; \n\t") if is_statement(text) else None)
 
 
 def _kept(result: pool.QueryResult) -> QueryResult:

@@ -63,6 +63,7 @@ item = sa.Table(
     sa.Column("stratum", sa.String(16), nullable=False),  # why it was chosen: random | gap | disagreement | …
     sa.Column("probability", sa.Float, nullable=True),  # of being chosen, for inverse-propensity weights
     sa.Column("target", sa.Integer, nullable=False),
+    sa.Column("extra", sa.Integer, nullable=False, server_default="0"),  # of the target: asked for because of a split
     sa.Column("done", sa.Integer, nullable=False),
     sa.Column("leased", sa.Integer, nullable=False),
     sa.Column("skipped", sa.Integer, nullable=False),
@@ -92,6 +93,7 @@ rater = sa.Table(
     sa.Column("password", sa.Text, nullable=True),  # argon2; None: comes in by a link only
     sa.Column("role", sa.String(8), nullable=False),  # admin | reviewer | rater
     sa.Column("status", sa.String(8), nullable=False),  # active | removed
+    sa.Column("discarded", sa.Boolean, nullable=False, server_default=sa.false()),  # removed with their verdicts
     sa.Column("consent", sa.String(64), nullable=True),  # hash of the text agreed to
     sa.Column("guidelines", sa.String(64), nullable=True),  # hash of the guidelines read
     sa.Column("qualified", sa.Boolean, nullable=False),
@@ -104,10 +106,12 @@ showing = sa.Table(
     _item(primary_key=True),
     _rater(primary_key=True, autoincrement=False),
     sa.Column("turn", sa.Integer, primary_key=True, autoincrement=False),  # 0 first time, 1 repeat, sides swapped
+    sa.Column("handle", sa.String(20), nullable=False),  # what its rater calls it, in place of item and turn
     sa.Column("state", sa.String(8), nullable=False),  # leased | expired | answered | skipped | released
     sa.Column("order", sa.JSON, nullable=False),  # answer indices from left to right
     sa.Column("opened", Time, nullable=False),
     sa.Column("expires", Time, nullable=False),
+    sa.Index("uq_showing_handle", "handle", unique=True),
     sa.Index("ix_showing_expiry", "state", "expires"),
     sa.Index("ix_showing_rater", "rater_id", "state"),
 )

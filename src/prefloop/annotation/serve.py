@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from prefloop.annotation.accounts import invite
 from prefloop.annotation.database import Database, check_file, open_database, owned
 from prefloop.annotation.imported import add_labels
-from prefloop.annotation.items import NewItem, add_items, create_project, has_project
+from prefloop.annotation.items import NewItem, add_items, create_project, has_project, open_items
 from prefloop.annotation.schema import rater
 from prefloop.annotation.service import LOOPBACK, Address, Service, milliseconds
 from prefloop.annotation.stream import read_project
@@ -49,7 +50,7 @@ class Serving:
 
     host: str = "127.0.0.1"
     port: int | None = None
-    """None: 8642, or any free one where that is taken."""
+    """None: 8642, or any free one where that is taken and `any_port` holds."""
     public_url: str | None = None
     """What browsers use, where a proxy in front speaks HTTPS, or where `host` is every address of the machine."""
     certificate: Path | None = None
@@ -64,6 +65,11 @@ class Serving:
     def alone(self) -> bool:
         """Nobody else can reach it."""
         return self.host in LOOPBACK and self.public_url is None
+
+    @property
+    def any_port(self) -> bool:
+        """Whether a free port will do: nobody gave one, and no proxy and no public name lead to one."""
+        return self.port is None and self.public_url is None
 
     def address(self, port: int) -> Address:
         """What browsers use.
@@ -122,7 +128,7 @@ def annotate(
                 _leave_nothing(fresh)
                 raise
             service = Service(database, writer, address, alone=serving.alone)
-            _announce(service, serving, _admin_link(service, serving.admin_link))
+            _announce(service, serving, port, _admin_link(service, serving.admin_link))
             _run(service, serving, listener)
     finally:
         listener.close()
@@ -158,15 +164,19 @@ def prepare(
         raise DataError(f"{found.source} gives nothing to judge: no prompt with two different answers")
     now = milliseconds()
 
-    def fill(connection: sa.Connection) -> tuple[int, Counter[str]]:  # a project appears whole or not at all
+    def fill(connection: sa.Connection) -> tuple[int, Counter[str], int]:  # a project appears whole or not at all
         create_project(connection, config, found.source, now)
-        return add_items(connection, found.items), add_labels(connection, found.labels, now)
+        added, labels = add_items(connection, found.items), add_labels(connection, found.labels, now)
+        return added, labels, open_items(connection)
 
-    added, labels = writer.run(fill)
+    added, labels, left = writer.run(fill)
     note(f"{added:,} items from {found.source}")
     if labels:
         said = ", ".join(f"{count:,} {what}" for what, count in sorted(labels.items()))
         note(f"verdicts that people gave elsewhere: {said}")
+        if not left:
+            more = f"a larger --set overlap, now {config.overlap}, and another --database"
+            note(f"they are as many as the project asks for, so nothing is left to judge: {more} asks more people")
 
 
 def _differences(kept: AnnotationConfig, config: AnnotationConfig, given: Collection[str]) -> str:
@@ -176,23 +186,43 @@ def _differences(kept: AnnotationConfig, config: AnnotationConfig, given: Collec
 
 
 def _listen(serving: Serving) -> socket.socket:
-    """The port is taken first: nothing is prepared for a server that cannot listen."""
-    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
-    for port in (PORT, 0) if serving.port is None else (serving.port,):
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((serving.host, port))
-        except OSError as error:
-            listener.close()
-            failure = error
-            continue
+    """The port is taken first: nothing is prepared for a server that cannot listen.
+
+    Raises:
+        ConfigError: the port that was asked for is taken, or the host is not this machine's.
+    """
+    port = PORT if serving.port is None else serving.port
+    try:
+        return _bound(serving.host, port)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        if not taken or not serving.any_port:
+            raise ConfigError(_why_not(serving, port, error)) from error
+    return _bound(serving.host, 0)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
         listener.listen(1024)  # a browser that comes before the app is up waits
-        return listener
-    raise ConfigError(
-        f"cannot listen on {serving.host}, port {serving.port or PORT} ({failure.strerror}): choose another with "
-        "--host and --port"
-    )
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _why_not(serving: Serving, port: int, error: OSError) -> str:
+    place = f"cannot listen on {serving.host}, port {port} ({error.strerror})"
+    if error.errno != errno.EADDRINUSE:
+        return f"{place}: choose another with --host and --port"
+    way = f"{place}: stop the program that has it, or give another --port"
+    if serving.public_url is None:
+        return f"{way}; without --port a free one is taken"
+    return f"{way}, to which {serving.public_url} leads"
 
 
 def _admin_link(service: Service, forgotten: bool) -> str:
@@ -212,8 +242,11 @@ def _admin_link(service: Service, forgotten: bool) -> str:
     return f"{service.address.origin}/join#{token}" if token else service.address.origin
 
 
-def _announce(service: Service, serving: Serving, link: str) -> None:
+def _announce(service: Service, serving: Serving, port: int, link: str) -> None:
     first = "#" in link
+    if serving.any_port and port != PORT:
+        print(f"\n  Port {PORT} is taken by another program, perhaps by another project.", flush=True)
+        print(f"  This project uses port {port} until it is stopped; --port chooses one that stays.", flush=True)
     print(f"\n  {service.database.shown}\n  open  {link}", flush=True)
     if first:
         print(f"        (works once, for {LINK_HOURS} hours; it makes you the project's admin)", flush=True)

@@ -176,6 +176,7 @@ def _step(
     rows: Sequence[Any] = connection.execute(asked.where(answer.c.item_id == shown.item_id)).all()
     qualities = {row.index: quality[row.completion_id] for row in rows}
     said = one.says(kind, shown.order, qualities, {row.index: row.length for row in rows}, rng)
-    base = {"client_id": str(uuid.uuid4()), "item_id": shown.item_id, "turn": shown.turn}
+    # Not random: the same simulation leaves the same log.
+    base = {"client_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{shown.handle}:{end}")), "item_id": shown.handle}
     submit(connection, rater_id, Verdict.model_validate(base | said), end)
     return end

@@ -17,14 +17,13 @@ from typing import Any
 from prefloop.annotation.items import NewItem
 from prefloop.annotation.selection import Group, select_items
 from prefloop.annotation.selection_design import read_features
-from prefloop.annotation.sources_files import Gathered, numbered_rows, read_file
+from prefloop.annotation.sources_files import FILES, Gathered, numbered_rows, read_file
 from prefloop.annotation.sources_tools import exported_by, read_argilla, read_label_studio
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.preferences.people import PEOPLE
-from prefloop.preferences.votes import LEFT_OUT
-from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
-from prefloop.store.rows import READABLE, BadRow
+from prefloop.records import CORRECTED, LEFT_OUT, Completion, Judgement, Preference, Prompt, content_id
+from prefloop.store.rows import BadRow
 from prefloop.store.tables import read_records
 
 SPLITS = ("train", "test")
@@ -152,12 +151,13 @@ def _gather(source: str, split: str, columns: dict[str, str]) -> Gathered:
         if columns:
             raise ConfigError(f"{path} is a folder of records: columns are named for files alone")
         return _folder(path, split)
-    if path.exists() or (path.suffix.lower() in (".csv", *READABLE) and ":" not in source):
+    if path.exists():
         if split != "train":
             raise ConfigError(f"{path} is a file, of which all rows are read: split={split} belongs to a run")
         return _files([path], path.name, columns)
-    if not _HUB.fullmatch(source) or (path.parent.is_dir() and path.parent.name):
-        wanted = ", ".join((".csv", *READABLE))
+    named = path.suffix.lower() in FILES and ":" not in source
+    if named or not _HUB.fullmatch(source) or (path.parent.is_dir() and path.parent.name):
+        wanted = ", ".join(FILES)
         raise DataError(f"{source} does not exist: give a run folder, a {wanted} file or a Hub data set owner/name")
     from prefloop.tasks.instructions.sources import open_source
 
@@ -210,7 +210,7 @@ def _folder(path: Path, split: str) -> Gathered:
             found.judgements += read_records(path / name, Judgement)
     # A folder that `prefloop collect` wrote: people's verdicts come back as they were.
     people = [j for j in found.judgements if j.judge.startswith(PEOPLE)]
-    found.labels = [j for j in people if LEFT_OUT not in j.raw and j.raw.get("status") != "corrected"]
+    found.labels = [j for j in people if LEFT_OUT not in j.raw and j.raw.get("status") != CORRECTED]
     found.judgements = [j for j in found.judgements if not j.judge.startswith(PEOPLE)]
     return found
 

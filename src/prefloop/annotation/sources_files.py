@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefloop.errors import ConfigError
+from prefloop.errors import ConfigError, DataError
 from prefloop.preferences.importers import IMPORTED
 from prefloop.preferences.people import read_people
 from prefloop.preferences.rows import BadRowError, read_messages
@@ -44,6 +44,8 @@ PAIRS = (
     ("output_1", "output_2"),
     ("conversation_a", "conversation_b"),
 )
+FILES = (".csv", *rows.READABLE)
+"""Types of files that are read."""
 LISTS = ("answers", "completions", "responses", "generations")
 SINGLE = ("completion", "answer", "response", "output")
 PROMPTS = ("prompt", "question", "instruction", "messages", "conversations")
@@ -129,6 +131,12 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: as in `prefloop.store.rows.read_rows`, or the CSV is damaged.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give a {', '.join(FILES)} file"
+        )
+    if path.suffix.lower() not in FILES:
+        raise DataError(f"{path}: unknown file type '{path.suffix}'; give {', '.join(FILES)}")
     if path.suffix.lower() != ".csv":
         for line, row in rows.read_rows(path):
             if not (isinstance(row, rows.Unreadable) and row.reason == rows.EMPTY):

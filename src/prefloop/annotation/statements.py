@@ -1,6 +1,7 @@
 """Statements that every item and verdict need, built once: to build one costs more than to run it.
 
-Their parameters: ``item``, ``rater``, ``asked_turn`` (whose showing), ``client``, ``now``, ``ended``, ``given``.
+Their parameters: ``asked`` (a showing's handle), ``item``, ``rater``, ``asked_turn``, ``client``, ``now``, ``ended``,
+``given``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ def _given(name: str) -> Any:
     return sa.bindparam(name)
 
 
-_THIS = (
-    showing.c.item_id == _given("item"),
-    showing.c.rater_id == _given("rater"),
-    showing.c.turn == _given("asked_turn"),
+OF_SHOWING = sa.and_(
+    judgement.c.item_id == showing.c.item_id,
+    judgement.c.rater_id == showing.c.rater_id,
+    judgement.c.turn == showing.c.turn,
 )
 
 TOKEN_PERSON = (
@@ -44,8 +45,12 @@ RUN_OUT = sa.select(showing.c.item_id).where(showing.c.state == "leased", showin
 JUDGED_SO_FAR = sa.select(sa.func.count()).where(judgement.c.rater_id == _given("rater"), judgement.c.revision == 0)
 NEW_SHOWING, NEW_JUDGEMENT = sa.insert(showing), sa.insert(judgement)
 ONE_MORE_LEASED = sa.update(item).where(item.c.id == _given("item")).values(leased=item.c.leased + 1)
-END_SHOWING = sa.update(showing).where(*_THIS).values(state=_given("ended"))
-SENT_BEFORE = sa.select(judgement).where(judgement.c.client_id == _given("client"))
+END_SHOWING = sa.update(showing).where(showing.c.handle == _given("asked")).values(state=_given("ended"))
+SENT_BEFORE = (
+    sa.select(judgement, showing.c.handle)
+    .select_from(judgement.outerjoin(showing, OF_SHOWING))
+    .where(judgement.c.client_id == _given("client"))
+)
 
 ITEM = sa.select(item).where(item.c.id == _given("item"))
 ANSWERS = sa.select(answer).where(answer.c.item_id == _given("item"))
@@ -58,22 +63,16 @@ OWN_VERDICT = sa.select(judgement).where(
 
 ASKED = (
     sa.select(
-        *showing.c["item_id", "state", "order", "opened"],
-        *item.c["role", "status", "target", "done", "leased", "skipped", "expected"],
+        *showing.c["item_id", "turn", "state", "order", "opened"],
+        *item.c["role", "status", "target", "extra", "done", "leased", "skipped", "expected"],
         *judgement.c["seq", "revision", "kind", "counted"],
     )
     .select_from(
         showing.join(item, item.c.id == showing.c.item_id).outerjoin(
-            judgement,
-            sa.and_(
-                judgement.c.item_id == showing.c.item_id,
-                judgement.c.rater_id == showing.c.rater_id,
-                judgement.c.turn == showing.c.turn,
-                judgement.c.current,
-            ),
+            judgement, sa.and_(OF_SHOWING, judgement.c.current)
         )
     )
-    .where(*_THIS)
+    .where(showing.c.handle == _given("asked"), showing.c.rater_id == _given("rater"))
 )
 """The showing, its item, and the verdict that stands so far (``seq`` None where there is none)."""
 
@@ -89,11 +88,21 @@ def open_to(role: str, *columns: Any) -> sa.Select[Any]:
     )
 
 
+_FREE = item.c.done + item.c.leased < item.c.target
+GIVEN_BACK = (
+    sa.select(*showing.c["handle", "item_id", "turn", "order", "opened"])
+    .join(item, item.c.id == showing.c.item_id)
+    .where(showing.c.rater_id == _given("rater"), showing.c.state.in_(AGAIN), item.c.role != "training")
+    .where(sa.or_(showing.c.turn == 1, item.c.role == "gold", sa.and_(item.c.status == "open", _FREE)))
+)
+"""What the rater let run out or withdrew, and may get again."""
+
+
 def _unseen(role: str) -> sa.Select[Any]:
     answers = sa.select(sa.func.count()).where(answer.c.item_id == item.c.id).scalar_subquery()
     wanted = open_to(role, item.c.id, showing.c.order, answers.label("answers"))
     if role == "item":
-        wanted = wanted.where(item.c.done + item.c.leased < item.c.target)
+        wanted = wanted.where(_FREE)
     return wanted.order_by(item.c.position).limit(1)
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from prefloop.annotation.protocol import SCORED, RefusedError
 from prefloop.annotation.schema import item, judgement, project, showing
-from prefloop.annotation.statements import ASKING, HELD_BY_OTHERS, JUDGED_SO_FAR, UNSEEN
+from prefloop.annotation.statements import ASKING, GIVEN_BACK, HELD_BY_OTHERS, JUDGED_SO_FAR, UNSEEN
 from prefloop.config.annotation import AnnotationConfig
 
 Connection = sa.Connection
@@ -34,6 +34,8 @@ class Project:
 class Next:
     """An item that may be shown."""
 
+    handle: str
+    """What the rater calls it."""
     item_id: str
     turn: int
     order: tuple[int, ...]
@@ -60,16 +62,21 @@ def read_asking(connection: Connection, rater_id: int) -> tuple[Project, bool]:
 
 
 def next_item(connection: Connection, found: Project, rater_id: int, qualified: bool) -> Next | None:
-    """Calibration first; then hidden gold and repeats at their shares, drawn from the secret and the rater's count."""
+    """Calibration first, then what the rater was shown and has not answered or has withdrawn; then the stream.
+
+    Hidden gold and repeats come at their shares, drawn from the secret and the rater's count.
+    """
     if not qualified:
         training = unseen(connection, found, rater_id, "training")
         if training or found.config.qualification:
             return training
+    if again := _given_back(connection, rater_id):
+        return again
     judged = connection.scalar(JUDGED_SO_FAR, {"rater": rater_id})
     drawn, gold = _drawn(found.secret, "stream", rater_id, judged), found.config.gold_share
     if drawn < gold and (hidden := unseen(connection, found, rater_id, "gold")):
         return hidden
-    if gold <= drawn < gold + found.config.repeat_share and (again := _to_repeat(connection, rater_id)):
+    if gold <= drawn < gold + found.config.repeat_share and (again := _to_repeat(connection, found, rater_id)):
         return again
     return unseen(connection, found, rater_id, "item")
 
@@ -80,7 +87,7 @@ def unseen(connection: Connection, found: Project, rater_id: int, role: str) -> 
     if row is None:
         return None
     order = row.order or sides(found.secret, rater_id, row.id, row.answers)
-    return Next(row.id, 0, tuple(order), row.order is not None)
+    return Next(handle_of(found.secret, row.id, rater_id, 0), row.id, 0, tuple(order), row.order is not None)
 
 
 def sides(secret: str, rater_id: int, item_id: str, answers: int) -> tuple[int, ...]:
@@ -90,6 +97,11 @@ def sides(secret: str, rater_id: int, item_id: str, answers: int) -> tuple[int, 
     return tuple(order)
 
 
+def handle_of(secret: str, item_id: str, rater_id: int, turn: int) -> str:
+    """What a rater calls an item that was shown: the second look at one has nothing in common with the first."""
+    return _digest(secret, "handle", item_id, rater_id, turn).hex()[:20]
+
+
 def why_none(connection: Connection, found: Project, rater_id: int, qualified: bool) -> str:
     """``held`` where a slot may come free again, else ``done``, or ``unqualified``."""
     if found.config.qualification and not qualified:
@@ -97,7 +109,14 @@ def why_none(connection: Connection, found: Project, rater_id: int, qualified: b
     return "held" if connection.execute(HELD_BY_OTHERS, {"rater": rater_id}).first() else "done"
 
 
-def _to_repeat(connection: Connection, rater_id: int) -> Next | None:
+def _given_back(connection: Connection, rater_id: int) -> Next | None:
+    """What the rater let go longest ago: an ordinary item, while it has a free slot, hidden gold, or a repeat."""
+    rows = connection.execute(GIVEN_BACK, {"rater": rater_id}).all()  # mostly none
+    row = min(rows, key=lambda row: (row.opened, row.handle), default=None)
+    return Next(row.handle, row.item_id, row.turn, tuple(row.order), True) if row else None
+
+
+def _to_repeat(connection: Connection, found: Project, rater_id: int) -> Next | None:
     """An item that the rater judged a while ago and has not been asked again, sides swapped."""
     repeated = sa.exists().where(
         showing.c.item_id == judgement.c.item_id, showing.c.rater_id == rater_id, showing.c.turn == 1
@@ -109,7 +128,9 @@ def _to_repeat(connection: Connection, rater_id: int) -> Next | None:
         .where(judgement.c.kind.in_(SCORED), item.c.role == "item", ~repeated)
     )
     row = connection.execute(mine.order_by(judgement.c.seq.desc()).offset(REPEAT_AFTER).limit(1)).first()
-    return Next(row.item_id, 1, tuple(reversed(row.order)), False) if row else None
+    if row is None:
+        return None
+    return Next(handle_of(found.secret, row.item_id, rater_id, 1), row.item_id, 1, tuple(reversed(row.order)), False)
 
 
 def _project(row: Any) -> Project:
@@ -117,8 +138,11 @@ def _project(row: Any) -> Project:
 
 
 def _seed(secret: str, *parts: object) -> int:
-    text = ":".join(map(str, parts)).encode()
-    return int.from_bytes(hmac.new(secret.encode(), text, hashlib.sha256).digest()[:8], "big")
+    return int.from_bytes(_digest(secret, *parts)[:8], "big")
+
+
+def _digest(secret: str, *parts: object) -> bytes:
+    return hmac.new(secret.encode(), ":".join(map(str, parts)).encode(), hashlib.sha256).digest()
 
 
 def _drawn(secret: str, *parts: object) -> float:

@@ -13,19 +13,21 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import sqlalchemy as sa
 
-from prefloop.annotation import adjudication, control
+from prefloop.annotation import adjudication, control, queue
 from prefloop.annotation.api_models_running import Event
 from prefloop.annotation.protocol import RefusedError, Verdict
-from prefloop.annotation.queue import Receipt
-from prefloop.annotation.queue import submit as submit_verdict
-from prefloop.annotation.schema import delivery, item, judgement, rater, webhook
+from prefloop.annotation.receivers import receiver
+from prefloop.annotation.schema import delivery, item, judgement, rater, showing, webhook
 
 EVENTS = get_args(Event)
+TEST = "webhook.test"
+"""Sent when somebody asks for it, to one receiver, whatever it wants to be told."""
 SIGNATURE, EVENT, DELIVERY_ID = "X-Prefloop-Signature", "X-Prefloop-Event", "X-Prefloop-Id"
 WINDOW_S = 300
 """A receiver refuses what was signed longer ago, or so far in the future."""
@@ -48,24 +50,46 @@ def enqueue(connection: sa.Connection, event: str, payload: dict[str, Any], now:
     hooks = connection.execute(sa.select(webhook.c.id, webhook.c.events).where(webhook.c.disabled.is_(None)))
     wanted = [row.id for row in hooks if event in row.events]
     if wanted:
-        body = {"id": str(uuid.uuid4()), "event": event, "created": now, "data": payload}
-        row = {"event": event, "payload": body, "created": now, "due": now, "tries": 0, "status": "waiting"}
-        connection.execute(sa.insert(delivery), [row | {"webhook_id": hook} for hook in wanted])
+        _store(connection, wanted, event, payload, now)
     return len(wanted)
+
+
+def send_test(connection: sa.Connection, webhook_id: int, now: int) -> None:
+    """Store an event that tells of nothing for one receiver.
+
+    Raises:
+        RefusedError: there is no such webhook.
+    """
+    if receiver(connection, webhook_id).disabled is not None:
+        raise RefusedError("missing", "there is no such webhook")
+    _store(connection, [webhook_id], TEST, {}, now)
+
+
+def _store(connection: sa.Connection, hooks: Sequence[int], event: str, payload: dict[str, Any], now: int) -> None:
+    body = {"id": str(uuid.uuid4()), "event": event, "created": now, "data": payload}
+    row = {"event": event, "payload": body, "created": now, "due": now, "tries": 0, "status": "waiting"}
+    connection.execute(sa.insert(delivery), [row | {"webhook_id": hook} for hook in hooks])
 
 
 # Jobs that tell
 
 
-def submit(connection: sa.Connection, rater_id: int, verdict: Verdict, now: int) -> Receipt:
+def lease(connection: sa.Connection, rater_id: int, now: int) -> queue.Showing | queue.Nothing:
+    """`prefloop.annotation.queue.lease`; what becomes of items whose leases have run out is told as ``item.…``."""
+    if not _anybody(connection):
+        return queue.lease(connection, rater_id, now)
+    with _telling(connection, now):
+        return queue.lease(connection, rater_id, now)
+
+
+def submit(connection: sa.Connection, rater_id: int, verdict: Verdict, now: int) -> queue.Receipt:
     """`prefloop.annotation.queue.submit`, told as ``judgement.created`` and, where the item moved on, ``item.…``."""
     if not _anybody(connection):
-        return submit_verdict(connection, rater_id, verdict, now)
-    before = _status(connection, verdict.item_id)
-    receipt = submit_verdict(connection, rater_id, verdict, now)
-    if receipt.state != "known":
-        enqueue(connection, "judgement.created", _judged(connection, receipt.seq), now)
-        _moved(connection, verdict.item_id, before, now)
+        return queue.submit(connection, rater_id, verdict, now)
+    with _telling(connection, now, verdict.item_id):
+        receipt = queue.submit(connection, rater_id, verdict, now)
+        if receipt.state != "known":
+            enqueue(connection, "judgement.created", _judged(connection, receipt.seq), now)
     return receipt
 
 
@@ -102,6 +126,18 @@ def _anybody(connection: sa.Connection) -> bool:
     return connection.scalar(sa.select(webhook.c.id).where(webhook.c.disabled.is_(None)).limit(1)) is not None
 
 
+@contextmanager
+def _telling(connection: sa.Connection, now: int, handle: str = "") -> Iterator[None]:
+    """Tell what becomes of the item shown under a handle, and of those whose leases have run out."""
+    over = sa.and_(showing.c.state == "leased", showing.c.expires <= now)
+    about = sa.select(item.c.id, item.c.status).join(showing, showing.c.item_id == item.c.id)
+    rows = connection.execute(about.where(over | (showing.c.handle == handle)))
+    before = {row.id: row.status for row in rows}
+    yield
+    for item_id, status in before.items():
+        _moved(connection, item_id, status, now)
+
+
 def _status(connection: sa.Connection, item_id: str) -> str | None:
     return connection.scalar(sa.select(item.c.status).where(item.c.id == item_id))
 
@@ -122,7 +158,9 @@ def _judged(connection: sa.Connection, seq: int) -> dict[str, Any]:
 # Registration
 
 
-def register(connection: sa.Connection, url: str, events: Sequence[str], now: int) -> tuple[int, str]:
+def register(
+    connection: sa.Connection, url: str, events: Sequence[str], now: int, by: int | None = None
+) -> tuple[int, str]:
     """A new webhook; its id and its secret, which is shown this once.
 
     The secret is stored as it is: signing needs it. `prefloop.annotation.destinations` has checked the URL.
@@ -131,10 +169,11 @@ def register(connection: sa.Connection, url: str, events: Sequence[str], now: in
     row = {"url": url, "secret": secret, "events": sorted(set(events)), "created": now}
     key = connection.execute(sa.insert(webhook).values(**row)).inserted_primary_key
     assert key is not None
+    control.record(connection, "webhook added", f"webhook {key[0]}", now, by)
     return int(key[0]), secret
 
 
-def remove(connection: sa.Connection, webhook_id: int, now: int) -> None:
+def remove(connection: sa.Connection, webhook_id: int, now: int, by: int | None = None) -> None:
     """Send it nothing more; what was sent stays in the list for a while.
 
     Raises:
@@ -145,6 +184,7 @@ def remove(connection: sa.Connection, webhook_id: int, now: int) -> None:
     )
     if not changed.rowcount:
         raise RefusedError("missing", "there is no such webhook")
+    control.record(connection, "webhook removed", f"webhook {webhook_id}", now, by)
     waiting = sa.update(delivery).where(delivery.c.webhook_id == webhook_id, delivery.c.due.is_not(None))
     connection.execute(waiting.values(due=None, status="not sent: the webhook was removed"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from prefloop.cli.options import Json, overrides, print_json
 DATABASE = typer.Option(
     "--database", metavar="FILE_OR_URL", help="SQLite file, or postgresql+psycopg://…; default RUN/annotation.db."
 )
+NAMED = 5
+"""Corrected answers that are held back, told one by one."""
 
 
 def annotate(
@@ -42,7 +45,7 @@ def annotate(
     ] = None,
     split: Annotated[str, typer.Option(help="Prompts of a run to ask about: train or test.")] = "train",
     sql: Annotated[
-        Path | None, typer.Option(help="SQLite file on which SQL answers are run, to show their rows.")
+        Path | None, typer.Option(help="SQLite file on which SQL answers, and corrections, are run.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -66,7 +69,9 @@ def annotate(
     """People rank generated answers in the browser, blind and in random order.
 
     Settings of the project are given with --set, such as overlap=3, kind=ranking, guidelines="…"; see
-    docs/annotation.md. On this machine alone, an item is judged once unless overlap says otherwise.
+    docs/annotation.md. On this machine alone, an item is judged once unless overlap says otherwise. In bulk,
+    overlap=1 with overlap_sample=0.2 asks overlap_target=3 people about a fifth of the items, to see how well they
+    agree.
 
     Examples:
 
@@ -97,11 +102,15 @@ def collect(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_DATABASE", help="Run folder, SQLite file or database URL.")],
     out: Annotated[Path | None, typer.Option(help="New folder; default RUN/people.")] = None,
     surplus: Annotated[bool, typer.Option("--surplus", help="Also count verdicts beyond an item's target.")] = False,
+    sql: Annotated[
+        Path | None, typer.Option(help="SQLite file on which corrected SQL is run; default the project's own.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Write what people judged: the log, records, and a preference set in TRL's format.
 
-    Works beside a running server. Raters appear under pseudonyms.
+    Works beside a running server. Raters appear under pseudonyms. A corrected answer whose SQL fails or is wrong is
+    kept and not trained on. Questions that most people find ambiguous go to ambiguous.jsonl.
 
     Examples:
 
@@ -111,7 +120,21 @@ def collect(
     """
     from prefloop.annotation.open import collect_project
 
-    found: dict[str, Any] = collect_project(source, out, include_surplus=surplus)
-    print_json(found) if json_ else typer.echo(
-        f"{found['judgements']:,} verdicts of {found['raters']:,} people, {found['pairs']:,} pairs in {found['out']}"
-    )
+    found: dict[str, Any] = collect_project(source, out, include_surplus=surplus, sql=sql)
+    print_json(found) if json_ else typer.echo("\n".join(_collected(found)))
+
+
+def _collected(found: dict[str, Any]) -> Iterator[str]:
+    """What came out in a line, and what of it is not trained on."""
+    yield f"{found['judgements']:,} verdicts of {found['raters']:,} people, {found['pairs']:,} pairs in {found['out']}"
+    if ambiguous := found["counts"]["ambiguous"]:
+        yield f"ambiguous questions, not trained on: {ambiguous:,}, in ambiguous.jsonl"
+    outcomes, held = found["corrections"]["outcomes"], found["corrections"]["held_back"]
+    if outcomes:
+        yield f"corrected answers, executed: {', '.join(f'{what} {count:,}' for what, count in outcomes.items())}"
+    for row in held[:NAMED]:
+        why = f" ({row['error']})" if row["error"] else ""
+        said = f"  not trained on: item {row['item_id']}, by {row['rater']}: {row['reason']}{why}"
+        yield "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in said)
+    if len(held) > NAMED:
+        yield f"  and {len(held) - NAMED:,} more, in project.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -52,6 +54,8 @@ class AnnotationConfig(Section):
     name: str = Field("annotation", min_length=1, max_length=80, description="shown to raters")
     kind: Kind = Field("pairwise", description="two answers, or a ranking of several")
     overlap: int = Field(3, ge=1, le=50, description="people who judge an item")
+    overlap_sample: float = Field(0.0, ge=0, le=1, description="share of the items that more people judge")
+    overlap_target: int = Field(3, ge=2, le=50, description="people who judge an item of that share")
     extra_raters: int = Field(2, ge=0, le=10, description="more where they disagree, or a judge disagrees with them")
     lease_minutes: float = Field(15, gt=0, description="an item is held for one rater so long, renewed by activity")
     gold_share: float = Field(0.05, ge=0, le=0.5, description="of the stream: items with a known answer, hidden")
@@ -64,6 +68,7 @@ class AnnotationConfig(Section):
     break_minutes: int = Field(45, ge=0, description="suggest a break after so much work; 0: never")
     reveals: tuple[str, ...] = Field((), description="regular expressions: an answer that matches names its model")
     skips: int = Field(3, ge=1, description="an item skipped so often is set aside")
+    sql: Path | None = Field(None, description="SQLite file on which answers and corrections are run")
     selection: SelectionConfig = SelectionConfig()
     stop: StopConfig = StopConfig()
     seed: int = Field(1, description="of the choice of items; sides are drawn from a secret of the project")
@@ -77,3 +82,18 @@ class AnnotationConfig(Section):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return patterns
+
+    @model_validator(mode="after")
+    def _a_larger_sample(self) -> AnnotationConfig:
+        if self.overlap_sample and self.overlap_target <= self.overlap:
+            raise ValueError(
+                f"overlap_target is {self.overlap_target}, no more than overlap ({self.overlap}): a share of the items "
+                "is judged by more people only where it is larger; leave overlap_sample at 0, or lower overlap"
+            )
+        return self
+
+    def overlap_of(self, item_id: str) -> int:
+        """People who judge an item at first. The sample is drawn by a hash of seed and item, so it needs no record."""
+        digest = hashlib.sha256(f"overlap:{self.seed}:{item_id}".encode()).digest()
+        drawn = (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # uniform in [0, 1)
+        return self.overlap_target if drawn < self.overlap_sample else self.overlap

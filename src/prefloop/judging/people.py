@@ -7,13 +7,15 @@ The app exports a project into a folder (docs/annotation-export.md), of which tw
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from prefloop.config.judges import PeopleConfig
 from prefloop.errors import AwaitingJudgementsError, ConfigError
 from prefloop.judging.groups import Answered, answered
-from prefloop.records import Completion, Judgement, Prompt
+from prefloop.progress import note
+from prefloop.records import CORRECTED, LEFT_OUT, Completion, Judgement, Prompt
 from prefloop.store.files import read_json
 from prefloop.store.journal import Journal
 from prefloop.store.tables import read_records
@@ -50,7 +52,7 @@ class PeopleJudge:
     ) -> list[Judgement]:
         """Judgements of kind ``choice`` and ``ranking`` on these answers, by prompt, in the order they were given.
 
-        Verdicts on other answers (corrections, calibration items) are left out.
+        Verdicts on other answers (corrections, calibration items) are left out; corrections are counted aloud.
 
         Raises:
             AwaitingJudgementsError: there are not enough; says which command opens the queue.
@@ -61,11 +63,15 @@ class PeopleJudge:
         groups = answered(prompts, completions)
         known = {completion.id for _, answers in groups for completion in answers}
         by_prompt: dict[str, list[Judgement]] = {}
+        others: list[Judgement] = []
         for judgement in read_records(path, Judgement) if path.is_file() else []:
             if known.issuperset(judgement.completion_ids):
                 by_prompt.setdefault(judgement.prompt_id, []).append(judgement)
+            else:
+                others.append(judgement)
         judged = {i for i, said in by_prompt.items() if any(j.raw.get("role", ITEM) == ITEM for j in said)}
         self._require_enough(path, groups, judged)
+        _tell_corrections(others, path.parent)
         return [judgement for prompt, _ in groups for judgement in by_prompt.get(prompt.id, [])]
 
     def _file(self) -> Path:
@@ -93,6 +99,15 @@ class PeopleJudge:
             f"people have judged {said:,} of {len(wanted):,} prompts whose answers differ{state}: open the queue with "
             f"'prefloop annotate{run}', write {path} with 'prefloop collect{run}', then go on with --resume"
         )
+
+
+def _tell_corrections(others: Sequence[Judgement], folder: Path) -> None:
+    """Corrected answers are no answers of the run: say where they are, and which of them nobody should train on."""
+    corrected = {j.completion_ids[0]: j.raw.get(LEFT_OUT) for j in others if j.raw.get("status") == CORRECTED}
+    if corrected:
+        reasons = Counter(reason for reason in corrected.values() if reason)
+        held = "".join(f", {count:,} not trained on ({reason})" for reason, count in sorted(reasons.items()))
+        note(f"people wrote {len(corrected):,} corrected answers{held}: see {folder / 'preferences'}, not this run")
 
 
 def _open_items(project: Path) -> int | None:

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean
 
-from prefloop.records import Judgement
+from prefloop.records import LEFT_OUT, Judgement
 
-LEFT_OUT = "left_out"
-"""Key of ``raw``: why a judgement is not trained on (gold, repeats, surplus); absent where it is."""
 BOTH_BAD = "both bad"
 """No tie: it says nothing of the two. Imported labels say so in ``raw["choice"]``, the app in ``raw["both_bad"]``."""
 STRENGTHS = {1: 2.0, 2: 1.0, 3: 0.0, 4: -1.0, 5: -2.0}

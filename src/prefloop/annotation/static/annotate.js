@@ -92,10 +92,10 @@ async function flush() {
 // --- The item -------------------------------------------------------------------------------------------
 
 function startWork(work) {
-  const { item, turn, kind, revises, calibration } = work.dataset;
+  const { item, kind, revises, calibration } = work.dataset;
   const form = $("[data-verdict]", work);
   const confirm = $("[data-confirm]", work);
-  const draftKey = `draft:${PERSON}:${item}:${turn}:${revises}`;
+  const draftKey = `draft:${PERSON}:${item}:${revises}`;
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("prefloop") : null;
   let sent = false;
   let active = Date.now();
@@ -121,7 +121,7 @@ function startWork(work) {
 
   function verdict(changes = {}) {
     const base = {
-      client_id: uuid(), item_id: item, turn: +turn, kind: kind === "ranking" ? "ranking" : "choice",
+      client_id: uuid(), item_id: item, kind: kind === "ranking" ? "ranking" : "choice",
       objectives: objectives(), comment: $("#comment").value, edits: edits(),
     };
     if (kind === "ranking") base.ranking = tiers(); else base.strength = +strength();
@@ -133,7 +133,7 @@ function startWork(work) {
     const areas = Object.fromEntries($$("[data-edit]", work).map((area) => [area.dataset.edit, area.value]));
     store(draftKey, {
       strength: strength(), ranks: ranks().map((select) => select.value), areas, comment: $("#comment").value,
-      objectives: objectives(), at: Date.now(),
+      reading: $("#reading").value, objectives: objectives(), at: Date.now(),
     });
   }
 
@@ -153,6 +153,7 @@ function startWork(work) {
     for (const set of $$("[data-objective]", work)) {
       for (const input of $$("input", set)) input.checked = kept.objectives?.[set.dataset.objective] === input.value;
     }
+    $("#reading").value = kept.reading ?? $("#reading").value;
     if (kept.comment) {
       $("#comment").value = kept.comment;
       $("#comment").closest("details").open = true;
@@ -174,7 +175,7 @@ function startWork(work) {
     try {
       const receipt = await send(body);
       store(draftKey, null);
-      channel?.postMessage({ judged: item, turn });
+      channel?.postMessage({ judged: item });
       if (receipt.feedback && calibration) explain(receipt.feedback); else location.assign("/judge");
     } catch (error) {
       if (error instanceof NoNetwork || error.status === 401) {
@@ -190,8 +191,13 @@ function startWork(work) {
     }
   }
 
+  function reading(button) { // kept in place of a comment
+    const texts = [$("#reading").value, $("#comment").value].filter((text) => text.trim());
+    return button.dataset.reason === "ambiguous" ? { comment: texts.join("\n\n") } : {};
+  }
+
   function bare() {
-    const base = { client_id: uuid(), item_id: item, turn: +turn, comment: $("#comment").value };
+    const base = { client_id: uuid(), item_id: item, comment: $("#comment").value };
     return revises ? { ...base, revises: +revises } : base;
   }
 
@@ -263,14 +269,14 @@ function startWork(work) {
   form.addEventListener("submit", (event) => { event.preventDefault(); if (complete()) submit(); });
   for (const name of ["input", "change"]) work.addEventListener(name, () => { draft(); refresh(); });
   for (const button of $$("[data-reason]", form)) {
-    button.addEventListener("click", () => submit({ kind: "skip", reason: button.dataset.reason }));
+    button.addEventListener("click", () => submit({ kind: "skip", reason: button.dataset.reason, ...reading(button) }));
   }
   $("[data-back]", form).addEventListener("click", back);
   $("[data-withdraw]", form)?.addEventListener("click", () => submit({ kind: "withdrawn" }));
   document.addEventListener("keydown", key);
   for (const name of ["keydown", "pointerdown", "scroll"]) document.addEventListener(name, () => { active = Date.now(); }, { passive: true });
   channel?.addEventListener("message", ({ data }) => {
-    if (data.judged === item && data.turn === turn && !sent && !revises) {
+    if (data.judged === item && !sent && !revises) {
       say("You have judged this item in another tab.");
       sent = true;
       refresh();
@@ -278,7 +284,7 @@ function startWork(work) {
     }
   });
   if (!revises) setInterval(() => {
-    if (Date.now() - active < IDLE_MS) post(`/items/${item}/renew`, { turn: +turn }).catch(() => {});
+    if (Date.now() - active < IDLE_MS) post(`/items/${item}/renew`, {}).catch(() => {});
   }, HEARTBEAT_MS);
   restore();
   refresh();
@@ -307,10 +313,21 @@ function startJoin(form) {
   }
 }
 
-function confirmForms() {
-  for (const form of $$("form[data-sure]")) {
-    form.addEventListener("submit", (event) => { if (!window.confirm(form.dataset.sure)) event.preventDefault(); });
-  }
+// Signing out leaves nothing of this person in the browser, and throws nothing unsent away unasked.
+function startSignOut(form) {
+  let asked = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (outbox().length && !asked && !(await flush())) {
+      asked = true;
+      say(`${outbox().length} answer(s) could not be sent yet. Sign out once more to throw them away.`);
+      return;
+    }
+    for (const key of Object.keys(localStorage)) {
+      if (key.includes(`:${PERSON}`) || key === "seen" || key === "began") store(key, null);
+    }
+    form.submit();
+  });
 }
 
 const work = $(".work");
@@ -328,7 +345,7 @@ if (PERSON && stored(REFUSED, "")) {
   say(`An answer was not taken: ${stored(REFUSED, "")}`);
   store(REFUSED, null);
 }
-confirmForms();
+if (PERSON) startSignOut($("form[action='/logout']"));
 if (PERSON) window.addEventListener("online", flush);
 if (PERSON && outbox().length) flush().then((empty) => { if (empty && work) location.reload(); });
 document.documentElement.dataset.ready = "yes";
