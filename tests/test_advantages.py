@@ -23,6 +23,7 @@ from prefloop.maths.advantages import (
     policy_gradient_loss,
     rloo,
     sequence_policy_gradient_loss,
+    whitened,
     zero_spread,
 )
 
@@ -38,7 +39,7 @@ CLIP: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.28}
 
 def test_the_examples_in_the_docstrings() -> None:
     result = doctest.testmod(module, extraglobs={"torch": torch})
-    assert result.attempted >= 9
+    assert result.attempted >= 10
     assert result.failed == 0
 
 
@@ -88,6 +89,33 @@ def test_advantages_sum_to_zero_and_ignore_a_shift(rewards: list[float], shift: 
 def test_rloo_is_grpo_without_division_times_k_over_k_minus_1() -> None:
     rewards = torch.randn(5, 4)
     assert torch.allclose(rloo(rewards), grpo(rewards, std=False) * 4 / 3, atol=1e-6)
+
+
+def test_whitening_by_hand() -> None:
+    """1, 0, ½ | 0.3 four times | 2 | 4, −1, 0, 0: twelve scored, sum 7.7, sum of squares 1.25 + 0.36 + 4 + 17."""
+    mean, deviation = 7.7 / 12, math.sqrt((22.61 - 7.7**2 / 12) / 11)
+    white = whitened(REWARDS, epsilon=0.0)
+    assert white[0, 0].item() == pytest.approx((1 - mean) / deviation)
+    assert white[2, 2].item() == pytest.approx((2 - mean) / deviation)
+    assert white.isnan().equal(REWARDS.isnan())
+    assert white[~white.isnan()].mean().item() == pytest.approx(0, abs=1e-6)
+    assert white[~white.isnan()].std().item() == pytest.approx(1)
+    assert zero_spread(white).tolist() == [False, True, True, False]
+
+
+def test_whitening_what_has_no_spread_gives_zero_exactly() -> None:
+    for rewards in (torch.full((3, 8), 0.7), torch.tensor([[2.0, NAN]])):
+        assert whitened(rewards).nansum().item() == 0.0
+        assert whitened(rewards).isnan().equal(rewards.isnan())
+    assert whitened(torch.full((1, 2), NAN)).isnan().all()
+
+
+@given(st.lists(st.floats(-10, 10), min_size=4, max_size=4), st.floats(-5, 5), st.floats(0.5, 3))
+def test_whitening_knows_no_scale_and_no_shift(rewards: list[float], shift: float, scale: float) -> None:
+    table = torch.tensor(rewards, dtype=torch.float64).view(2, 2)
+    if table.std() > 1e-3:
+        moved = whitened(scale * table + shift, epsilon=0.0)
+        assert moved.flatten().tolist() == pytest.approx(whitened(table, epsilon=0.0).flatten().tolist(), abs=1e-6)
 
 
 def trl_advantages(trainer: str, **settings: Any) -> Tensor:

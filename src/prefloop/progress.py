@@ -16,6 +16,8 @@ _PLAIN_EVERY_S = 15.0
 _quiet = False
 _console: Any = None
 """Where a bar is being drawn, or None."""
+_shown = False
+"""Whether some work's progress is shown."""
 
 
 def set_quiet(quiet: bool) -> None:
@@ -43,19 +45,27 @@ def note(message: str) -> None:
 def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show how far `label` is: ``with progress("generate", 600, "prompts") as advance: advance(16)``.
 
+    Work inside other work that shows its progress (the answers of a training) is silent.
+
     Args:
         label: what is being done, one or two words.
         total: number of units in all.
         unit: plural noun, shown beside the rate.
         done: units already finished by an earlier, interrupted run; they do not count into the rate.
     """
-    if _quiet:
+    global _shown
+    if _quiet or _shown:
         yield lambda n: None
-    elif sys.stderr.isatty():
-        with _bar(label, total, unit, done) as advance:
-            yield advance
-    else:
-        yield from _plain(label, total, unit, done)
+        return
+    _shown = True
+    try:
+        if sys.stderr.isatty():
+            with _bar(label, total, unit, done) as advance:
+                yield advance
+        else:
+            yield from _plain(label, total, unit, done)
+    finally:
+        _shown = False
 
 
 @contextmanager

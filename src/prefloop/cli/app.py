@@ -23,6 +23,7 @@ from prefloop.cli import (
     generate,
     judge,
     league,
+    loop,
     prefer,
     pull,
     push,
@@ -35,7 +36,7 @@ from prefloop.errors import PrefloopError
 
 INTERRUPTED, UNEXPECTED = 130, 70
 DEBUG = "PREFLOOP_DEBUG"
-RESUMABLE = {"run", "generate", "judge", "train", "evaluate", "compare", "benchmark", "embedded"}
+RESUMABLE = {"run", "loop", "generate", "judge", "train", "evaluate", "compare", "benchmark", "embedded"}
 """Commands with --resume."""
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel="The whole way")(run.run)
+app.command(rich_help_panel="The whole way")(loop.loop)
 for command in (
     generate.generate,
     judge.judge,

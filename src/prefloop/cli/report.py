@@ -13,13 +13,28 @@ from prefloop.cli.options import RunPath
 def report(
     run: RunPath,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file; default RUN/report.html.")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another loop, whose reward and accuracy are drawn beside. Repeatable.")
+    ] = None,
 ) -> None:
-    """Write the report page of a finished run again: one self-contained HTML file.
+    """Write the report page of a finished run or loop again: one self-contained HTML file.
 
-    Example: prefloop report runs/nba-sql --out /tmp/report.html
+    Examples:
+
+      prefloop report runs/nba-sql --out /tmp/report.html
+
+      prefloop report runs/rlhf-nba --beside runs/unguarded
     """
-    from prefloop.loop.reporting import report_run
     from prefloop.store.run_folder import read_manifest
 
-    read_manifest(run)
-    typer.echo(report_run(run, out or run / "report.html"))
+    place = out or run / "report.html"
+    if "best" in read_manifest(run):
+        from prefloop.loop.report_rounds import report_loop
+
+        typer.echo(report_loop(run, place, beside or ()))
+        return
+    if beside:
+        raise typer.BadParameter("only the charts of loops have room for another one", param_hint="--beside")
+    from prefloop.loop.reporting import report_run
+
+    typer.echo(report_run(run, place))

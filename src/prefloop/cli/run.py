@@ -38,12 +38,15 @@ def run(
       prefloop run nba-sql --set training.beta=0.2 --out runs/beta-02
     """
     from prefloop.config.recipe import load_recipe
+    from prefloop.errors import ConfigError
 
     given = overrides(settings)
     if seed is not None and "seed" in given:
         raise typer.BadParameter("--seed and --set seed say the same: give one")
     given |= {} if seed is None else {"seed": seed}
     loaded = load_recipe(recipe, given)
+    if loaded.loop is not None:
+        raise ConfigError(f"recipe {loaded.name} is a loop of rounds: start it with 'prefloop loop {recipe}'")
     folder = out or Path("runs") / loaded.name
     if dry_run:
         from prefloop.loop.plan import plan

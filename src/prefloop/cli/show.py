@@ -6,7 +6,7 @@ from prefloop.cli.options import Json, RunPath, print_json
 
 
 def show(run: RunPath, json_: Json = False) -> None:
-    """Print a finished run's figures and ten unseen questions side by side.
+    """Print a finished run's figures and ten unseen questions side by side, or the rounds of a loop.
 
     Example: prefloop show runs/nba-sql
     """
@@ -15,6 +15,11 @@ def show(run: RunPath, json_: Json = False) -> None:
     manifest = read_manifest(run)
     if json_:
         print_json(manifest)
+        return
+    if "best" in manifest:
+        from prefloop.loop.show_rounds import show_rounds
+
+        show_rounds(run)
         return
     from prefloop.loop.show import show_run
 

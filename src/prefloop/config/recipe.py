@@ -14,9 +14,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from prefloop.config.judges import ExecutionConfig, JudgeConfig, with_members
+from prefloop.config.loop import PLACES, GuardsConfig, LoopConfig
 from prefloop.config.section import Section, short_form
 from prefloop.config.tasks import NbaTaskConfig, TaskConfig
-from prefloop.config.training import TrainingConfig, Tuning
+from prefloop.config.training import Idle, TrainingConfig, Tuning
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
@@ -70,6 +71,12 @@ class PreferenceConfig(Section):
     max_similarity: float = Field(
         1.0, gt=0, le=1, description="drop pairs whose texts are more similar than this (edit similarity)"
     )
+    length_tolerance: float | None = Field(
+        None,
+        ge=0,
+        description="best-worst: of answers scored within this of the best the shortest is chosen, of those within "
+        "it of the worst the longest rejected (Meta-Rewarding, 2407.19594)",
+    )
 
 
 class EvaluationConfig(Section):
@@ -106,6 +113,8 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     hub: HubConfig = HubConfig()
+    loop: LoopConfig | None = None
+    guards: GuardsConfig = GuardsConfig()
 
     @property
     def hash(self) -> str:
@@ -147,6 +156,7 @@ def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sec
         if not (key in ("judge", "task") and isinstance(value, str)):
             _set(content, key, value)
     _drop_idle(content, overrides)
+    _drop_idle_inside(content, overrides)
     return parse_recipe(content, str(path))
 
 
@@ -296,7 +306,9 @@ def _sections(annotation: Any) -> list[Any]:
 
 IDLE = {
     **{(f"training.{switch}", value): options for (switch, value), options in TrainingConfig.idle.items()},
-    ("preferences.strategy", "all-pairs"): ("pairs_per_prompt",),
+    ("preferences.strategy", "all-pairs"): ("pairs_per_prompt", "length_tolerance"),
+    ("preferences.strategy", "best-random"): ("length_tolerance",),
+    ("preferences.strategy", "best-worst-of-5"): ("length_tolerance",),
     ("generation.engine", "transformers"): ("endpoint", "served_model", "key_variable"),
     ("generation.engine", "vllm"): ("endpoint", "served_model", "key_variable"),
 }
@@ -305,6 +317,10 @@ IDLE = {
 
 SAMPLED = {"sampled_questions", "samples"}
 """Options of the evaluation by execution alone."""
+
+
+UNREAD_BY_LOOPS = {"sampled_questions", "shown"}
+"""Options of the evaluation that rounds do not read."""
 
 
 def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -329,6 +345,19 @@ def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
                     section.pop(option, None)
 
 
+def _drop_idle_inside(content: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """The same for the sections inside a loop's."""
+    for place, kind in PLACES.items():
+        section: Any = content
+        for name in place.split("."):
+            section = section.get(name) if isinstance(section, dict) else None
+        for (switch, value), options in kind.idle.items():
+            if isinstance(section, dict) and overrides.get(f"{place}.{switch}") == value:
+                for option in options:
+                    if f"{place}.{option}" not in overrides:
+                        section.pop(option, None)
+
+
 def _without_effect(recipe: Recipe) -> list[str]:
     """Options that were set although the rest of the recipe makes them idle."""
     findings = []
@@ -338,6 +367,9 @@ def _without_effect(recipe: Recipe) -> list[str]:
         if getattr(section, key) == value:
             idle = sorted(section.model_fields_set & set(options))
             findings += [f"{name}.{option}: has no effect with {switch}={value}" for option in idle]
+    findings += [finding for name in ("loop", "guards") for finding in _idle(getattr(recipe, name), name)]
+    if recipe.loop is None and "guards" in recipe.model_fields_set:
+        findings.append("guards: have no effect without a loop section")
     training = recipe.training
     if training.label_scale is not None and training.label_smoothing:
         findings.append("training.label_smoothing: has no effect beside training.label_scale; choose one")
@@ -353,15 +385,33 @@ def _without_effect(recipe: Recipe) -> list[str]:
     task, judge = recipe.task, recipe.judge
     idle = sorted(recipe.evaluation.model_fields_set & idle_in_evaluation(task))
     findings += [f"evaluation.{option}: has no effect with task.name={task.name}" for option in idle]
+    if recipe.loop is not None:
+        idle = sorted(recipe.evaluation.model_fields_set & UNREAD_BY_LOOPS)
+        findings += [f"evaluation.{option}: has no effect in a loop, which samples guards.watched" for option in idle]
     if not isinstance(task, NbaTaskConfig):
         for place, named in (("judge", judge), ("evaluation.judge", recipe.evaluation.judge)):
             if any(isinstance(each, ExecutionConfig) for each in with_members(named)):
                 findings.append(f"{place}.name: execution runs SQL, which task.name={task.name} does not ask for")
-    elif recipe.evaluation.sampled_questions > task.test_questions:
+    elif recipe.loop is None and recipe.evaluation.sampled_questions > task.test_questions:
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
     if isinstance(judge, ExecutionConfig) and not any((judge.correct, judge.valid, judge.reasoning, judge.verbosity)):
         findings.append("judge: every weight is 0, so every answer would score the same")
     return findings
+
+
+def _idle(section: Any, place: str) -> list[str]:
+    """Options without effect in a section and those inside it, by the tables that sections carry."""
+    if not isinstance(section, Section):
+        return []
+    table: Idle = getattr(section, "idle", {})
+    found = [
+        f"{place}.{option}: has no effect with {place}.{switch}={value}"
+        for (switch, value), options in table.items()
+        if getattr(section, switch) == value
+        for option in sorted(section.model_fields_set & set(options))
+    ]
+    inner = [_idle(getattr(section, name), f"{place}.{name}") for name in type(section).model_fields]
+    return [*found, *(finding for findings in inner for finding in findings)]
 
 
 def idle_in_evaluation(task: TaskConfig) -> set[str]:

@@ -13,13 +13,10 @@ Idle = dict[tuple[str, Any], tuple[str, ...]]
 """A switch and its value, and the options of the same section that then have no effect."""
 
 
-class Tuning(Section):
+class Optimizer(Section):
     """Which weights are trained, and the optimizer: the same for every kind of training."""
 
-    idle: ClassVar[Idle] = {
-        ("method", "full"): ("lora_alpha", "lora_rank", "lora_variant"),
-        ("held_out", 0.0): ("evaluate_every", "patience"),
-    }
+    idle: ClassVar[Idle] = {("method", "full"): ("lora_alpha", "lora_rank", "lora_variant")}
 
     method: Literal["lora", "qlora", "full"] = Field(
         "lora", description="a LoRA adapter; the same on 4-bit weights (NF4); or all weights"
@@ -30,7 +27,6 @@ class Tuning(Section):
         "lora", description="rslora scales by alpha/sqrt(rank); dora trains magnitudes apart from directions"
     )
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-    epochs: int = Field(2, ge=1, description="passes over the data")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
         "cosine", description="decay after warm-up; wsd: constant, then linear over the last fifth"
     )
@@ -43,6 +39,14 @@ class Tuning(Section):
         "float32", description="autocast type of the forward pass; float16 scales the loss"
     )
     checkpointing: bool = Field(False, description="compute activations again in the backward pass: slower, smaller")
+
+
+class Tuning(Optimizer):
+    """What trainings on given data share."""
+
+    idle: ClassVar[Idle] = {**Optimizer.idle, ("held_out", 0.0): ("evaluate_every", "patience")}
+
+    epochs: int = Field(2, ge=1, description="passes over the data")
     held_out: float = Field(
         0.0, ge=0, le=0.5, description="share kept from training; its loss chooses the weights kept"
     )

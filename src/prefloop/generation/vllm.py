@@ -1,14 +1,17 @@
 """Answers through vLLM's offline engine (the extra ``prefloop[vllm]``), as the same records that transformers gives.
 
-Written to vLLM's documented interface (`LLM`, `SamplingParams`, `RequestOutput`) and tested against a stand-in of
-its shape; it has not been run on the real engine here. Its kernels round differently from transformers', and its
-answers may change with what is computed beside them, so a resumed run need not repeat them bit for bit.
+Written to vLLM's documented interface (`LLM`, `SamplingParams`, `RequestOutput`, `LoRARequest`; ``reload_weights`` of
+its workers) and tested against a stand-in of its shape; it has not been run on the real engine here. Its kernels round
+differently from transformers', and its answers may change with what is computed beside them, so a resumed run need not
+repeat them bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError, ModelError
 from prefloop.generation.remote import request_seed
 from prefloop.models.lineage import Lineage, hash_folder
-from prefloop.models.load import model_folder
+from prefloop.models.load import Policy, model_folder
 from prefloop.models.template import encode_prompt
 from prefloop.progress import progress
 from prefloop.records import Completion, Prompt, content_id
@@ -26,6 +29,8 @@ ANSWERS_PER_CHUNK = 2_048
 """Given to the engine together; a killed run loses one chunk."""
 OURS = frozenset({"model", "tokenizer", "dtype", "logprobs_mode", "trust_remote_code"})
 """Options of the engine that are decided here."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM sets room aside for."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Engine:
     tokenizer: Any
     lineage: Lineage
     dtype: str
+    adapter: Any = None
+    """vLLM's request for the adapter that it answers with."""
 
 
 def load_engine(source: str | Path, dtype: str = "bfloat16", options: Mapping[str, Any] | None = None) -> Engine:
@@ -43,7 +50,8 @@ def load_engine(source: str | Path, dtype: str = "bfloat16", options: Mapping[st
 
     Args:
         source: as in `prefloop.models.load.load_policy`.
-        options: passed to ``vllm.LLM``, such as ``tensor_parallel_size`` or ``gpu_memory_utilization``.
+        options: passed to ``vllm.LLM``, such as ``tensor_parallel_size`` or ``gpu_memory_utilization``; to serve an
+            adapter that is being trained, `lora_options`.
 
     Raises:
         ConfigError: an option that is decided here.
@@ -131,8 +139,9 @@ def _answers(
         for prompt_id, index in identities
     ]
     inputs = [{"prompt_token_ids": asked[prompt_id]} for prompt_id, _ in identities]
+    adapter = {"lora_request": engine.adapter} if engine.adapter else {}
     try:
-        outputs = engine.llm.generate(inputs, parameters, use_tqdm=False)
+        outputs = engine.llm.generate(inputs, parameters, use_tqdm=False, **adapter)
     except ValueError as error:  # vLLM's word for a prompt beyond the context
         raise DataError(f"vLLM refuses a prompt: {_first_line(error)}") from error
     found: dict[str, list[dict[str, Any]]] = {prompt_id: [] for prompt_id in asked}
@@ -183,6 +192,75 @@ def _completion(
         sampling=settings,
         seed=seed,
     )
+
+
+def lora_options(rank: int) -> dict[str, Any]:
+    """Options of an engine that serves adapters of this rank, one at a time.
+
+    >>> lora_options(24)
+    {'enable_lora': True, 'max_loras': 1, 'max_lora_rank': 32}
+    """
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(size for size in RANKS if size >= rank)}
+
+
+def synced_sampler(
+    engine: Engine, folder: Path, *, round_: int = 0
+) -> Callable[[Policy, Sequence[Prompt], Sampling, int, int], list[Completion]]:
+    """A sampler for policy-gradient training (`prefloop.training.policy_gradient`): vLLM with the weights of now.
+
+    Of an adapter only the adapter travels, through a folder, and the engine serves it beside its base. Of a policy
+    whose weights are all trained, all travel, and the engine reads them in place of its own.
+
+    Args:
+        engine: started on the policy's base; for an adapter with `lora_options`.
+        folder: where weights are written, and removed again when the engine has read them.
+
+    Raises:
+        ConfigError: a DoRA adapter, which vLLM does not serve.
+        ModelError: the adapter is of another base than the engine's.
+    """
+
+    def sample(
+        policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seed: int, iteration: int
+    ) -> list[Completion]:
+        with _synced(engine, policy, folder / policy.lineage.id) as ready:
+            return generate_with_engine(ready, prompts, sampling, seed=seed, round_=round_)
+
+    return sample
+
+
+@contextmanager
+def _synced(engine: Engine, policy: Policy, folder: Path) -> Iterator[Engine]:
+    """The engine with these weights. Each state of the policy has a folder, a name and a number of its own: what
+    vLLM and the safetensors library keep of a name or a path that they know would be the weights of before."""
+    model: Any = policy.model
+    settings = getattr(model, "active_peft_config", None)
+    if settings is not None:
+        _servable(engine, policy, settings)
+    try:
+        model.save_pretrained(folder)
+        if settings is not None:
+            from vllm.lora.request import LoRARequest
+
+            number = int(policy.lineage.id[:7], 16) + 1  # vLLM counts adapters from 1, in 32 bits
+            request = LoRARequest(policy.lineage.id, number, str(folder))
+            yield replace(engine, lineage=policy.lineage, adapter=request)
+        else:
+            engine.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            engine.llm.reset_prefix_cache()  # its states are those of the former weights
+            yield replace(engine, lineage=policy.lineage)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _servable(engine: Engine, policy: Policy, settings: Any) -> None:
+    if settings.use_dora:
+        raise ConfigError("vLLM does not serve DoRA adapters: set lora_variant to lora or rslora")
+    if policy.lineage.base != engine.lineage.base:
+        raise ModelError(
+            f"vLLM serves {engine.lineage.base}, but the adapter is trained on {policy.lineage.base}: start the engine "
+            f"on {policy.name}"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:

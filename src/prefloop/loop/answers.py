@@ -40,9 +40,12 @@ def stage_label(prefix: str) -> str:
 
 
 def sample_candidates(
-    recipe: Recipe, policies: Policies, prompts: Sequence[Prompt], journal: Journal
+    recipe: Recipe, policies: Policies, prompts: Sequence[Prompt], journal: Journal, round_: int = 0
 ) -> list[Completion]:
     """Answers of all models, by model; what is finished is in the journal.
+
+    Args:
+        round_: of a loop, of which every round draws anew.
 
     Raises:
         ModelError: a model or server that is not there or refuses; the extra ``prefloop[vllm]`` is not installed.
@@ -51,13 +54,19 @@ def sample_candidates(
     sampling = Sampling(
         settings.k, settings.temperature, settings.top_p, settings.top_k, max_new_tokens=settings.max_new_tokens
     )
-    found = _of_the_policy(recipe, policies, prompts, sampling, journal)
+    found = _of_the_policy(recipe, policies, prompts, sampling, journal, round_)
     load = partial(load_policy, dtype=recipe.policy.dtype, device=recipe.policy.device)
     others = Policies({name: partial(load, name) for name in settings.others})
     for name in settings.others:
         policies.release()
         written = generate_completions(
-            others[name], prompts, sampling, seed=recipe.seed, journal=journal, label=f"generate {name}"
+            others[name],
+            prompts,
+            sampling,
+            seed=recipe.seed,
+            round_=round_,
+            journal=journal,
+            label=f"generate {name}",
         )
         # Another model's token ids mean nothing to the policy: training encodes the text.
         found += [replace(completion, token_ids=(), logprobs=()) for completion in written]
@@ -65,7 +74,12 @@ def sample_candidates(
 
 
 def _of_the_policy(
-    recipe: Recipe, policies: Policies, prompts: Sequence[Prompt], sampling: Sampling, journal: Journal
+    recipe: Recipe,
+    policies: Policies,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    journal: Journal,
+    round_: int,
 ) -> list[Completion]:
     settings = recipe.generation
     if settings.engine == "endpoint":
@@ -80,5 +94,5 @@ def _of_the_policy(
         from prefloop.generation.vllm import generate_with_engine, load_engine
 
         engine = load_engine(recipe.policy.model, recipe.policy.dtype)
-        return generate_with_engine(engine, prompts, sampling, seed=recipe.seed, journal=journal)
-    return generate_completions(policies["before"], prompts, sampling, seed=recipe.seed, journal=journal)
+        return generate_with_engine(engine, prompts, sampling, seed=recipe.seed, round_=round_, journal=journal)
+    return generate_completions(policies["before"], prompts, sampling, seed=recipe.seed, round_=round_, journal=journal)

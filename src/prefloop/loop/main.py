@@ -11,7 +11,7 @@ from prefloop.config.recipe import Recipe
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
 from prefloop.judging.open import open_judge
-from prefloop.loop.software import versions
+from prefloop.loop.software import set_threads, versions
 from prefloop.maths.statistics import seed_summary
 from prefloop.models.load import base_lineage, is_hub_id
 from prefloop.progress import note
@@ -92,8 +92,8 @@ def _family(model: str) -> str:
 def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool) -> dict[str, Any]:
     """Every seed, the report and the manifest."""
     out = folder.root
-    _threads(recipe.threads)
-    software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(_threads(0))})
+    set_threads(recipe.threads)
+    software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(set_threads(0))})
     evaluation = _seed(recipe, folder, baselines)
     found = {recipe.seed: evaluation}
     for seed in range(recipe.seed + 1, recipe.seed + seeds):
@@ -168,12 +168,3 @@ def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
         if name in rows[0]
     }
     return {"seeds": rows, "over_seeds": spread}
-
-
-def _threads(wanted: int) -> int:
-    """Set torch's threads if asked; the number in use."""
-    import torch
-
-    if wanted:
-        torch.set_num_threads(wanted)
-    return torch.get_num_threads()

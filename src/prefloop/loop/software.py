@@ -15,3 +15,12 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }
+
+
+def set_threads(wanted: int) -> int:
+    """Set torch's threads if asked; the number in use."""
+    import torch
+
+    if wanted:
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()

@@ -61,6 +61,26 @@ def grpo(rewards_GK: Tensor, std: bool = True, epsilon: float = 1e-4) -> Tensor:
     return _without_idle(advantages_GK, rewards_GK)
 
 
+def whitened(rewards_GK: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """Rewards of all answers of an iteration in deviations from their mean, [G, K]; before `rloo` or `grpo`.
+
+    .. math:: (r − mean r) / (std r + ε)
+
+    Mean and deviation (N − 1 in its denominator) go over all scored answers of all prompts, so that a learning rate
+    and a KL price found with one scorer serve another's scale (Ziegler et al. 2019, 1909.08593, normalise theirs
+    likewise). A NaN stays NaN. Rewards that are all alike become 0.
+
+    Args:
+        epsilon: ε, in units of the reward.
+
+    >>> whitened(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), epsilon=0.0)  # deviation √(4 · ¼ / 3) = 0.5774
+    tensor([[ 0.8660, -0.8660],
+            [-0.8660,  0.8660]])
+    """
+    flat_1N = rewards_GK.reshape(1, -1)
+    return grpo(flat_1N, epsilon=epsilon).view_as(rewards_GK).masked_fill(rewards_GK.isnan(), torch.nan)
+
+
 def zero_spread(rewards_GK: Tensor) -> Tensor:
     """Prompts that teach nothing, [G] bool: all scored answers have one reward, or fewer than two were scored.
 

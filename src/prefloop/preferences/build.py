@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import isfinite
+from math import inf, isfinite
 
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.preferences.votes import Consensus, compared, majority, signed
@@ -152,7 +152,7 @@ def _ranked_pairs(
 ) -> list[tuple[Candidate, Candidate]]:
     """Best against worst (or a random one, or the worst of five random), then the second best against the
     second worst, and so on; no answer serves twice."""
-    best = sorted(finished, key=lambda c: -c.score)
+    best = _shortest_first(sorted(finished, key=lambda c: -c.score), config.length_tolerance)
     rest = list(candidates)
     if config.strategy == "best-random":
         rng.shuffle(rest)
@@ -160,7 +160,7 @@ def _ranked_pairs(
         others = [c for c in rest if c is not best[0]]
         rest = sorted(rng.sample(others, min(WORST_OF, len(others))), key=lambda c: c.score)
     else:
-        rest.sort(key=lambda c: c.score)
+        rest = _longest_first(sorted(rest, key=lambda c: c.score), config.length_tolerance)
     found: list[tuple[Candidate, Candidate]] = []
     used: set[str] = set()
     for chosen in best:
@@ -172,6 +172,20 @@ def _ranked_pairs(
         used |= {chosen.completion.id, rejected.completion.id}
         found.append((chosen, rejected))
     return found
+
+
+def _shortest_first(best: list[Candidate], tolerance: float | None) -> list[Candidate]:
+    """Candidates, best first; those within `tolerance` of the best score by length (Meta-Rewarding, 2407.19594)."""
+    if tolerance is None:
+        return best
+    return sorted(best, key=lambda c: len(c.completion.text) if c.score >= best[0].score - tolerance else inf)
+
+
+def _longest_first(worst: list[Candidate], tolerance: float | None) -> list[Candidate]:
+    """Candidates, worst first; those within `tolerance` of the worst score by falling length."""
+    if tolerance is None:
+        return worst
+    return sorted(worst, key=lambda c: -len(c.completion.text) if c.score <= worst[0].score + tolerance else inf)
 
 
 def _preference(prompt: Prompt, chosen: Candidate, rejected: Candidate, source: str) -> Preference:

@@ -98,6 +98,15 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def inner(self, name: str) -> RunFolder:
+        """A folder of stages inside this one, such as a round's, under the same lock."""
+        inner = RunFolder(self.root / name)
+        try:
+            inner.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failure(inner.root, error) from error
+        return inner
+
     def journal(self, stage: str) -> FileJournal:
         """The journal of work in progress of a stage."""
         return FileJournal(self.root / WORK / f"{stage}.jsonl")

@@ -75,7 +75,7 @@ class Job:
     plan: Sequence[Sequence[int]]
     """Units of each optimizer step."""
     lengths: Sequence[int]
-    """Tokens of each unit."""
+    """Tokens of each unit; estimates, where `prepare` puts the true ones into the list before their step."""
     weights: Sequence[float]
     """Weight of each unit: the loss of a step is the sum over its units divided by the sum of their weights."""
     forward: Callable[[Any, Sequence[int], Any], Pass]
@@ -86,6 +86,10 @@ class Job:
     """Once per step, before its passes: something they need, and figures. Its own passes keep to a token budget."""
     held_out: Sequence[int] = ()
     """Units that are never in `plan`: the best weights are chosen by their loss."""
+    idle: bool = False
+    """Whether a step without any gradient is passed over and counted (``skipped``), rather than an error."""
+    ends: Callable[[Sequence[Figures]], bool] = lambda history: False
+    """Whether the steps end here, asked after each; the caller then says which weights are kept."""
 
 
 @dataclass
@@ -151,6 +155,7 @@ def run_steps(
             rate = learning_rate(cursor.step, len(tokens), config.learning_rate, config.schedule, config.warmup_ratio)
             norm = _update(engine, job, cursor.step, rate, config, work)
             found |= {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
+            computed = sum(job.lengths[i] for i in job.plan[cursor.step])
             found = {name: value for name, value in found.items() if math.isfinite(value)}  # float16 overflows at first
             spent = time.monotonic() - started
             cursor.step += 1
@@ -162,10 +167,12 @@ def run_steps(
             cursor.history.append(figures)
             if engine.ranks.main:
                 advance(tokens[cursor.step - 1])
-                speed = {"tokens_per_second": tokens[cursor.step - 1] / spent, "memory_gb": peak_memory_gb()}
+                speed = {"tokens_per_second": computed / spent, "memory_gb": peak_memory_gb()}
                 log({**figures, **speed})
                 for alarm in alarms(cursor.history):
                     note(f"{job.label}, step {cursor.step}: {alarm}")
+            if job.ends(cursor.history):
+                break
             if evaluated and best_step(cursor.history) == cursor.step:
                 save_weights(work / BEST, engine.parameters, engine.ranks)
             if cursor.step % config.checkpoint_every == 0 or done or _stopped(cursor.history, config.patience):
@@ -222,11 +229,14 @@ def _passes(engine: Engine, job: Job, units: Sequence[int], budget: int) -> Figu
     values = torch.stack(list(found.values())).tolist()  # one wait for the device per step, not one per figure
     whole = engine.ranks.summed({**dict(zip(found, values, strict=True)), "tokens": tokens, "padding": padding})
     tokens, padding = whole.pop("tokens"), whole.pop("padding")
-    return {**figures, **whole, "padding": padding / (padding + tokens)}
+    return {**figures, **whole, "padding": padding / max(1.0, padding + tokens)}
 
 
 def _update(engine: Engine, job: Job, step: int, rate: float, config: Optimisation, work: Path) -> float:
-    """One update; a step whose gradients are of no use is written down with its units."""
+    """One update; a step whose gradients are of no use is written down with its units. NaN: passed over."""
+    if job.idle and not any(p.grad is not None and p.grad.any() for p in engine.parameters.values()):
+        engine.optimizer.zero_grad(set_to_none=True)
+        return math.nan
     try:
         return update(engine.optimizer, engine.parameters, rate, config.max_grad_norm, engine.scaler)
     except ModelError as error:
@@ -255,10 +265,23 @@ def _stopped(history: Sequence[Figures], patience: int) -> bool:
 
 
 def finished(
-    engine: Engine, out: Path, history: list[Figures], examples: int, dropped: dict[str, int]
+    engine: Engine,
+    out: Path,
+    history: list[Figures],
+    examples: int,
+    dropped: dict[str, int],
+    *,
+    kept_step: int | None = None,
+    stopped: str | None = None,
 ) -> TrainingResult:
-    """What the training did, written beside its checkpoint."""
-    result = TrainingResult(out, len(history), history, examples, dropped, best_step(history), engine.trainable)
+    """What the training did, written beside its checkpoint.
+
+    Args:
+        kept_step: step whose weights were kept, where they are not the last or those of the lowest held-out loss.
+        stopped: why it ended before its plan.
+    """
+    best = best_step(history) if kept_step is None else kept_step
+    result = TrainingResult(out, len(history), history, examples, dropped, best, engine.trainable, stopped)
     if engine.ranks.main:
         write_json(out / "training.json", result.as_json())
     return result

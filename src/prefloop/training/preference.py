@@ -23,6 +23,7 @@ from prefloop.maths.unpaired import kto_kl
 from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupForward
 from prefloop.models.load import Policy
+from prefloop.models.template import encode_prompt
 from prefloop.records import Completion, Preference, Prompt, content_id
 from prefloop.training.announce import Show, announce
 from prefloop.training.batches import cut, sorted_passes, split, step_plan
@@ -200,3 +201,30 @@ def pair_logps(
             sums = forward(forward.pack([groups[i] for i in part])).sums.tolist()
             found |= {i: (sums[2 * place], sums[2 * place + 1]) for place, i in enumerate(part)}
     return [found[i] for i in range(len(groups))]
+
+
+@torch.no_grad()
+def answer_logps(
+    policy: Policy, prompts: Mapping[str, Prompt], completions: Sequence[Completion], tokens_per_batch: int
+) -> dict[str, float]:
+    """log π(answer | prompt) of generated answers under a policy, by completion id; a prompt's answers in one pass."""
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        groups.setdefault(completion.prompt_id, []).append(completion)
+    encoded = [
+        Group(
+            tuple(encode_prompt(policy.tokenizer, prompts[key].messages)),
+            tuple(completion.token_ids for completion in answers),
+        )
+        for key, answers in groups.items()
+    ]
+    members = list(groups.values())
+    found: dict[str, float] = {}
+    policy.model.eval()
+    with training_attention(policy.model):
+        forward = GroupForward(policy.model)
+        for part in sorted_passes([group.tokens for group in encoded], tokens_per_batch):
+            sums = forward(forward.pack([encoded[i] for i in part])).sums.tolist()
+            ids = [completion.id for i in part for completion in members[i]]
+            found |= dict(zip(ids, sums, strict=True))
+    return found

@@ -35,9 +35,11 @@ class TrainingResult:
     dropped: dict[str, int] = field(default_factory=dict)
     """What was not trained on, by reason."""
     best_step: int | None = None
-    """Step whose weights were kept, chosen on held-out units; None: the last."""
+    """Step whose weights were kept, chosen on held-out units; None: the last; 0: those of the start."""
     trainable: int = 0
     """Parameters that were trained."""
+    stopped: str | None = None
+    """Why the training ended before its plan."""
 
     def as_json(self) -> dict[str, Any]:
         """What ``training.json`` holds; nothing in it depends on time or place."""
@@ -48,6 +50,7 @@ class TrainingResult:
             "final_loss": self.final_loss,
             "best_step": self.best_step,
             "trainable_parameters": self.trainable,
+            **({"stopped": self.stopped} if self.stopped else {}),
             "history": self.history,
         }
 

@@ -1,0 +1,52 @@
+"""The policy that a round of a loop starts from or ends with: a model, and maybe an adapter, on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefloop.config.recipe import PolicyConfig
+from prefloop.config.training import Optimizer
+from prefloop.models.export import export_model
+from prefloop.models.lineage import Lineage, hash_folder
+from prefloop.models.load import NF4, Policy, base_lineage, load_policy, merged
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a policy is, and how it is read."""
+
+    settings: PolicyConfig
+    model: str
+    adapter: Path | None = None
+
+    @property
+    def lineage(self) -> Lineage:
+        """Which weights it is, without loading them."""
+        adapters = (hash_folder(self.adapter),) if self.adapter else ()
+        return Lineage(base_lineage(self.model).base, adapters, self.settings.dtype == NF4)
+
+    def load(self) -> Policy:
+        """To train on, and as a reference."""
+        return load_policy(self.model, self.adapter, self.settings.dtype, self.settings.device)
+
+    def load_merged(self) -> Policy:
+        """To write answers: the adapter folded in."""
+        return merged(self.load())
+
+    def whole(self, out: Path) -> str:
+        """A folder (or name) of the model alone, for engines that read no adapter of ours; written once."""
+        if self.adapter is None:
+            return self.model
+        if not out.exists():
+            export_model(self.model, self.adapter, out, self.settings.dtype, device=self.settings.device)
+        return str(out)
+
+    def trained(self, checkpoint: Path, config: Optimizer) -> Head:
+        """What a training from here wrote into `checkpoint`; from QLoRA the weights that it learned on."""
+        if config.method == "full":
+            return Head(self.settings, str(checkpoint))
+        after = Head(self.settings, self.model, checkpoint)
+        if config.method == "qlora" and self.settings.dtype != NF4:
+            return Head(self.settings, after.whole(checkpoint.with_name(f"{checkpoint.name}-merged")))
+        return after

@@ -1,0 +1,146 @@
+"""What simpler means reach with the data of a loop: SFT each round, best-of-K, one long run of as many judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefloop.config.judges import ExecutionConfig
+from prefloop.config.loop import RlhfConfig, SelfRewardingConfig
+from prefloop.config.objectives import LOSS_OPTIONS
+from prefloop.config.recipe import Recipe
+from prefloop.config.sampling import Sampling
+from prefloop.config.training import TrainingConfig
+from prefloop.generation.generate import generate_completions
+from prefloop.judging.open import open_judge
+from prefloop.loop.examined import Values, against, cluster, examine
+from prefloop.loop.heads import Head
+from prefloop.loop.preference_round import by_recipe, candidates, judged, paired, read_learned, tuned
+from prefloop.loop.reward_round import Scorer
+from prefloop.loop.rlhf import collected
+from prefloop.preferences.build import build_preferences
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from prefloop.loop.rounds import Loop, Standing
+
+FOLDER = "baselines"
+
+
+def loop_baselines(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+    """Accuracy of each baseline on the reported prompts, and its gain over the start."""
+    found = _sft(loop, first, rounds)
+    if loop.execution is not None:
+        found |= _best_of_k(loop, first, rounds)
+    if not isinstance(loop.recipe.loop, SelfRewardingConfig):
+        found |= _one_long_run(loop, first, rounds)
+    return found
+
+
+def _sft(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+    """SFT on each round's chosen answers, from the SFT of the round before; twice the epochs, as DPO reads two answers.
+
+    The answers are those of the loop's own rounds, so this chain has the benefit of the loop's better samples.
+    """
+    recipe, found, head = _by_sft(loop.recipe), {}, first.head
+    for number in range(1, rounds + 1):
+        place = loop.folder.inner(f"{FOLDER}/sft-{number}")
+        tuned(recipe, place, first.head, head, read_learned(loop.round_folder(number)))
+        head = head.trained(place.root / "checkpoint", recipe.training)
+        found[f"sft_round_{number}"] = _figures(loop, first, place, head, f"SFT on chosen answers, round {number}")
+    return found
+
+
+def _by_sft(recipe: Recipe) -> Recipe:
+    settings = recipe.training.model_dump(exclude=set(LOSS_OPTIONS))
+    config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
+    return recipe.model_copy(update={"training": config})
+
+
+def _figures(loop: Loop, first: Standing, place: RunFolder, head: Head, label: str) -> dict[str, Any]:
+    examined = examine(loop.recipe, place, head, loop.execution, loop.test, loop.watched)
+    return _row(loop, against(loop.recipe, loop.test, examined, first.examined, "start"), label)
+
+
+def _row(loop: Loop, values: Values, label: str) -> dict[str, Any]:
+    found = values.figures(loop.reported, loop.recipe.seed, loop.recipe.evaluation.bootstrap)
+    return {"label": label, "accuracy": found["accuracy"], "gain": found["gain"]}
+
+
+def _one_long_run(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+    """The start answers the prompts of all rounds, and is tuned once on as many judgements as the loop had."""
+    recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/long")
+    asked = [prompt for share in loop.train[:rounds] for prompt in share]
+    prompts = place.records("prompts.parquet", Prompt, lambda _: asked)
+    completions = candidates(recipe, place, 0, first.head, prompts)
+    if isinstance(recipe.loop, RlhfConfig):
+        verdicts = collected(recipe, place, prompts, completions, loop.execution, loop.collect)
+    else:
+        verdicts, _ = judged(recipe, place, prompts, completions, None, by_recipe(recipe, place))
+    built = build_preferences(prompts, completions, verdicts, recipe.preferences, recipe.seed)
+    learned, _ = paired(place, prompts, completions, verdicts, built)
+    tuned(recipe, place, first.head, first.head, learned)
+    head = first.head.trained(place.root / "checkpoint", recipe.training)
+    label = f"one {recipe.training.objective} run on as many judgements"
+    return {"one_long_run": _figures(loop, first, place, head, label)}
+
+
+def _best_of_k(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+    """The start's samples to the reported prompts; what labels in the loop takes its favourite of each."""
+    assert loop.execution is not None
+    recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/best-of-k")
+    prompts = [prompt for prompt in loop.test if prompt.id in loop.reported]
+    sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
+    samples = place.records(
+        "completions.parquet",
+        Completion,
+        lambda journal: generate_completions(
+            first.head.load_merged(), prompts, sampling, seed=recipe.seed, journal=journal, label="best of k"
+        ),
+    )
+    execution = loop.execution
+    truth = place.records(
+        "judgements.parquet", Judgement, lambda journal: execution.judge(prompts, samples, journal=journal)
+    )
+    scores = place.document("scores.json", lambda: _scores(loop, first, place, prompts, samples, truth, rounds))
+    right = {j.completion_ids[0]: j.objectives.get("correct", 0.0) for j in truth}
+    groups: dict[str, list[str]] = {}
+    for sample in samples:
+        groups.setdefault(sample.prompt_id, []).append(sample.id)
+    given = scores["scores"]
+    after = {key: right[max(ids, key=lambda i: given.get(i, float("-inf")))] for key, ids in groups.items()}
+    values = Values(first.examined.correct, after, {prompt.id: cluster(prompt) for prompt in prompts})
+    label = f"best of {recipe.generation.k} by {scores['by']}, without training"
+    return {"best_of_k": _row(loop, values, label)}
+
+
+def _scores(
+    loop: Loop,
+    first: Standing,
+    place: RunFolder,
+    prompts: Sequence[Prompt],
+    samples: Sequence[Completion],
+    truth: Sequence[Judgement],
+    rounds: int,
+) -> dict[str, Any]:
+    """What chooses: the last reward model, or the recipe's judge (execution itself is an upper bound, and says so)."""
+    recipe = loop.recipe
+    if isinstance(recipe.loop, RlhfConfig):
+        with Scorer(loop.round_folder(rounds).root / "reward") as scorer:
+            return {"by": "the reward model", "scores": dict(scorer.score(prompts, samples))}
+    if isinstance(recipe.loop, SelfRewardingConfig):
+        from prefloop.loop.self_rewarding import own_judge
+
+        with own_judge(first.head.load_merged(), recipe.loop, recipe.seed) as own:
+            found = own.judge(prompts, samples)
+        return {"by": "its own verdicts", "scores": _by_answer(found)}
+    if isinstance(recipe.judge, ExecutionConfig):
+        return {"by": "execution (an oracle)", "scores": {j.completion_ids[0]: j.value or 0.0 for j in truth}}
+    with open_judge(recipe.judge, run=place.root) as judge:
+        found = judge.judge(prompts, samples)
+    return {"by": f"judge {recipe.judge.name}", "scores": _by_answer(found)}
+
+
+def _by_answer(judgements: Sequence[Judgement]) -> dict[str, float]:
+    return {j.completion_ids[0]: j.value for j in judgements if j.kind == "score" and j.value is not None}

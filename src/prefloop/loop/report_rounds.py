@@ -1,0 +1,49 @@
+"""The page of all rounds of a loop, written from what its run folder holds; and beside it, what other loops did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefloop.errors import DataError
+from prefloop.evaluation.rounds_report import RoundsContext, write_rounds_report
+from prefloop.store.files import read_json
+
+ROUNDS = "rounds.json"
+
+
+def report_loop(root: Path, out: Path, beside: Sequence[Path] = ()) -> Path:
+    """Write the page of the loop in `root` to `out`.
+
+    Args:
+        beside: other loops' folders, whose curves of reward and accuracy are drawn in the same charts: the same loop
+            with its guards off, say.
+
+    Raises:
+        DataError: one of `beside` has no such curves.
+    """
+    found, identity = read_json(root / ROUNDS), read_json(root / "recipe.json")
+    curves = dict(found["curves"])
+    for other in beside:
+        curves |= _curves(other)
+    recipe = identity["recipe"]
+    options = [f"--seeds {identity['seeds']}"] if identity["seeds"] > 1 else []
+    options += ["--baselines"] if identity["baselines"] else []
+    context = RoundsContext(
+        name=recipe["name"],
+        command=" ".join(["prefloop loop", recipe["name"], f"--seed {recipe['seed']}", *options]),
+        recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+        versions=read_json(root / "stages" / "software.json"),
+    )
+    return write_rounds_report({**found, "curves": curves}, context, out)
+
+
+def _curves(root: Path) -> dict[str, Any]:
+    path = root / ROUNDS
+    curves = read_json(path)["curves"] if path.is_file() else {}
+    if not curves:
+        raise DataError(f"{root} has no curves of reward and accuracy: give the folder of a finished loop with RL")
+    return {f"{root.name}, {label}": points for label, points in curves.items()}
