@@ -29,9 +29,10 @@ from postgres import Postgres, running_postgres
 
 from prefloop.annotation.accounts import create_rater, open_session
 from prefloop.annotation.database import open_database
+from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.items import add_items, create_project
 from prefloop.annotation.schema import item, judgement, showing
-from prefloop.annotation.service import milliseconds
+from prefloop.annotation.service import Address, milliseconds
 from prefloop.annotation.tokens import issue_token
 from prefloop.config.annotation import AnnotationConfig
 
@@ -359,7 +360,8 @@ def test_a_verdict_that_waited_for_the_restart_counts(tmp_path: Path) -> None:
     place = str(tmp_path / "p.db")
     *_, cookie = make_project(place, items=1, raters=1)
     log, server = Log(), Server(place)
-    headers = {"Cookie": f"prefloop={cookie}", "Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+    name, _ = session_cookie(Address(server.url))
+    headers = {"Cookie": f"{name}={cookie}", "Origin": server.url, "Sec-Fetch-Site": "same-origin"}
 
     async def main() -> None:
         await server.start()
