@@ -389,7 +389,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
         idle = sorted(recipe.evaluation.model_fields_set & UNREAD_BY_LOOPS)
         findings += [f"evaluation.{option}: has no effect in a loop, which samples guards.watched" for option in idle]
         asked = getattr(task, "test_questions", getattr(task, "test_prompts", None))
-        if asked is not None and recipe.guards.watched >= asked:
+        if asked is not None and "watched" in recipe.guards.model_fields_set and recipe.guards.watched >= asked:
             findings.append(f"guards.watched: leaves none of {asked} test prompts for the reported figures")
     if not isinstance(task, NbaTaskConfig):
         for place, named in (("judge", judge), ("evaluation.judge", recipe.evaluation.judge)):
