@@ -453,8 +453,8 @@ def test_kto_measures_its_reference_point_on_answers_to_other_prompts(world: Wor
     """0 at the start; later the clamped mean over the step, by rows of the saved policy."""
     config = settings_of(objective="kto", batch_pairs=100, epochs=8, learning_rate=5e-3)
     history = world.train(tmp_path, config).history
-    assert history[0]["kl"] == pytest.approx(0, abs=1e-5)
-    assert max(row["kl"] for row in history) > 0
+    assert history[0]["kl/token"] == pytest.approx(0, abs=1e-5)
+    assert max(row["kl/token"] for row in history) > 0
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -651,7 +651,7 @@ def test_every_step_is_in_the_log_and_in_training_json(world: World, tmp_path: P
     assert written["pairs"] == 16
     wanted = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
     wanted |= {"logps/chosen", "logps/rejected", "grad_norm", "learning_rate", "padding", "step"}
-    wanted |= {"shift/chosen", "shift/rejected", "length/chosen", "length/rejected", "kl"}
+    wanted |= {"shift/chosen", "shift/rejected", "length/chosen", "length/rejected", "kl/token"}
     assert set(rows[0]) == wanted
 
 

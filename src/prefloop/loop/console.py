@@ -8,15 +8,20 @@ from prefloop.progress import note
 
 COLUMNS = {
     "step": ("step", "{:,.0f}"),
+    "iteration": ("iteration", "{:,.0f}"),
     "loss": ("loss", "{:.4f}"),
     "held_out/loss": ("held-out", "{:.4f}"),
+    "reward/mean": ("reward", "{:+.3f}"),
+    "watched/accuracy": ("watched", "{:.1%}"),
     "rewards/margins": ("margin", "{:+.3f}"),
     "scores/margins": ("margin", "{:+.3f}"),
     "rewards/accuracies": ("accuracy", "{:.1%}"),
     "scores/accuracies": ("accuracy", "{:.1%}"),
     "shift/chosen": ("Δ chosen", "{:+.2f}"),
     "shift/rejected": ("Δ rejected", "{:+.2f}"),
-    "kl": ("KL/token", "{:.4f}"),
+    "kl/token": ("KL/token", "{:.4f}"),
+    "kl": ("KL/answer", "{:.3f}"),
+    "length/mean": ("tokens", "{:.0f}"),
     "length/chosen": ("chosen tok", "{:.0f}"),
     "length/rejected": ("rejected tok", "{:.0f}"),
     "grad_norm": ("grad norm", "{:.2f}"),
@@ -26,9 +31,12 @@ COLUMNS = {
 }
 """Figure, its heading, and how it is written."""
 
+LOOKS = ("held_out/loss", "watched/accuracy")
+"""Figures that are measured at some steps only: those are always shown."""
+
 
 class TrainingConsole:
-    """Prints a row of the first step and of every `every`-th, under headings that say which figures there are."""
+    """Prints a row of the first step, of every `every`-th and of each look, under headings that name the figures."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -36,7 +44,7 @@ class TrainingConsole:
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Take the figures of one step."""
-        if row["step"] != 1 and row["step"] % self.every and "held_out/loss" not in row:
+        if row["step"] != 1 and row["step"] % self.every and not any(name in row for name in LOOKS):
             return
         names = [name for name in COLUMNS if name in row or name in self._headed]
         if names != self._headed:

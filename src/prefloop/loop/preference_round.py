@@ -196,7 +196,7 @@ def tuned(recipe: Recipe, folder: RunFolder, start: Head, head: Head, learned: L
             )
     written = read_json(out / "training.json")
     last = written["history"][-max(1, len(written["history"]) // 10) :]
-    kl = [row["kl"] for row in last if "kl" in row]
+    kl = [row["kl/token"] for row in last if "kl/token" in row]
     displaced = folder.document("stages/displacement.json", lambda: _displacement(recipe, head, out, learned))
     return {
         "steps": written["steps"],

@@ -19,6 +19,7 @@ from prefloop.evaluation.rounds import judge_health
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.judging.open import open_judge
+from prefloop.loop.console import TrainingConsole
 from prefloop.loop.heads import Head
 from prefloop.loop.preference_round import Outcome, candidates, paired, truths
 from prefloop.loop.reward_round import Scorer, train_reward
@@ -33,6 +34,9 @@ from prefloop.training.policy_gradient import train_policy_gradient
 
 Collect = Callable[[Path, RatersConfig, Mapping[str, float], int], dict[str, Any]]
 """Has simulated raters rank the answers of a round's folder: folder, raters, log strengths by answer, seed."""
+
+LOG_EVERY = 10
+"""Updates between two printed rows of the policy's training; looks are printed besides."""
 
 STRENGTH = 6.0
 """Log strength of the best score over the worst: raters that read carefully tell right from wrong."""
@@ -141,6 +145,12 @@ def _reinforced(
     """Tune against the reward model; returns proxy reward and true accuracy along the way."""
     assert isinstance(recipe.loop, RlhfConfig)
     out, config = folder.root / "checkpoint", recipe.loop.rl
+    console = TrainingConsole(LOG_EVERY)
+
+    def log(row: dict[str, Any]) -> None:
+        console(row)
+        folder.log("step", **row)
+
     if not (out / "training.json").exists():
         with folder.timed("reinforce"), Scorer(reward_model) as scorer:
             train_policy_gradient(
@@ -156,7 +166,7 @@ def _reinforced(
                 max_new_tokens=recipe.generation.max_new_tokens,
                 look=_look(recipe, number, watched, execution),
                 stop=_kl_stop(recipe.guards),
-                log=lambda row: folder.log("step", **row),
+                log=log,
                 show=note,
             )
     history = read_json(out / "training.json")["history"]

@@ -46,7 +46,7 @@ def _stuck(history: Sequence[Figures]) -> bool:
 
 def _falling(history: Sequence[Figures]) -> bool:
     """Where there is a reference: without one the shift is the log-probability itself."""
-    return "kl" in history[-1] and _mean(history, "shift/chosen") / _mean(history, "length/chosen") < FALL
+    return "kl/token" in history[-1] and _mean(history, "shift/chosen") / _mean(history, "length/chosen") < FALL
 
 
 def _longer(history: Sequence[Figures]) -> bool:

@@ -58,7 +58,7 @@ def example_losses(
     if reference:
         shift_T = (logps.tokens - reference_T).detach().clamp(max=20.0)  # exp stays a number
         k3_N = group_sums(shift_T.expm1() - shift_T, logps.owner, len(logps.sums)) / logps.lengths
-        metrics["kl"] = (k3_N[pairs.chosen_B] + k3_N[pairs.rejected_B]) / 2
+        metrics["kl/token"] = (k3_N[pairs.chosen_B] + k3_N[pairs.rejected_B]) / 2
     if config.objective == "kto":
         return *_kto(logps.sums - reference_N, pairs, config, kl), metrics
     if config.objective == "plackett-luce":

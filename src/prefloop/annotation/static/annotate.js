@@ -66,6 +66,7 @@ async function send(verdict) {
 
 let tries = 0;
 let retrying = null;
+let leaving = false; // signing out: nothing else may lead to another page now
 
 async function flush() {
   clearTimeout(retrying);
@@ -205,6 +206,7 @@ function startWork(work) {
     confirm.textContent = "Waiting for the connection";
     if (await flush()) location.assign("/judge");
     else setTimeout(async function again() {
+      if (leaving) return;
       if (outbox().length === 0) location.assign("/judge"); else setTimeout(again, 300);
     }, 300);
   }
@@ -323,6 +325,8 @@ function startSignOut(form) {
       say(`${outbox().length} answer(s) could not be sent yet. Sign out once more to throw them away.`);
       return;
     }
+    leaving = true;
+    clearTimeout(retrying);
     for (const key of Object.keys(localStorage)) {
       if (key.includes(`:${PERSON}`) || key === "seen" || key === "began") store(key, null);
     }
