@@ -720,6 +720,10 @@ def test_a_round_goes_from_its_own_prompts_to_a_checkpoint_and_resumes(
                 again = self_rewarding_round(recipe, folder, second, 2, start, outcome.head, [place], test)
                 asked = [{p.messages[-1]["content"] for p in found.prompts} for found in (outcome, again)]
                 assert not asked[0] & asked[1]
+                long = folder.inner("baselines/long"), 0, start, start.load_merged(), 2 * recipe.loop.prompts, (), test
+                prompts, answers, verdicts, _ = self_rewarding.own_labels(recipe, folder, *long)
+                assert len(prompts) == 2 * recipe.loop.prompts == 2 * len(asked[0])
+                assert len(answers) == len(verdicts) == 3 * len(prompts)
     assert runs[0] == runs[1]
     figures = runs[0][1]
     assert figures["new_prompts"]["kept"] == figures["prompts"] > 0

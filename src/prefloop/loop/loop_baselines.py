@@ -33,9 +33,7 @@ def loop_baselines(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
     found = _sft(loop, first, rounds)
     if loop.execution is not None:
         found |= _best_of_k(loop, first, rounds)
-    if not isinstance(loop.recipe.loop, SelfRewardingConfig):
-        found |= _one_long_run(loop, first, rounds)
-    return found
+    return found | _one_long_run(loop, first, rounds)
 
 
 def _sft(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
@@ -71,19 +69,31 @@ def _row(loop: Loop, values: Values, label: str) -> dict[str, Any]:
 def _one_long_run(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
     """The start answers the prompts of all rounds, and is tuned once on as many judgements as the loop had."""
     recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/long")
-    asked = [prompt for share in loop.train[:rounds] for prompt in share]
-    prompts = place.records("prompts.parquet", Prompt, lambda _: asked)
-    completions = candidates(recipe, place, 0, first.head, prompts)
-    if isinstance(recipe.loop, RlhfConfig):
-        verdicts = collected(recipe, place, prompts, completions, loop.execution, loop.collect)
-    else:
-        verdicts, _ = judged(recipe, place, prompts, completions, None, by_recipe(recipe, place))
+    prompts, completions, verdicts = _judgements(loop, place, first.head, rounds)
     built = build_preferences(prompts, completions, verdicts, recipe.preferences, recipe.seed)
     learned, _ = paired(place, prompts, completions, verdicts, built)
     tuned(recipe, place, first.head, first.head, learned)
     head = first.head.trained(place.root / "checkpoint", recipe.training)
     label = f"one {recipe.training.objective} run on as many judgements"
     return {"one_long_run": _figures(loop, first, place, head, label)}
+
+
+def _judgements(
+    loop: Loop, place: RunFolder, head: Head, rounds: int
+) -> tuple[list[Prompt], list[Completion], list[Judgement]]:
+    """Prompts for all rounds, the head's answers, and the verdicts of what labels in the loop."""
+    recipe = loop.recipe
+    if isinstance(recipe.loop, SelfRewardingConfig):
+        from prefloop.loop.self_rewarding import own_labels
+
+        count, policy = rounds * recipe.loop.prompts, head.load_merged()
+        return own_labels(recipe, loop.folder, place, 0, head, policy, count, (), loop.test)[:3]
+    asked = [prompt for share in loop.train[:rounds] for prompt in share]
+    prompts = place.records("prompts.parquet", Prompt, lambda _: asked)
+    completions = candidates(recipe, place, 0, head, prompts)
+    if isinstance(recipe.loop, RlhfConfig):
+        return prompts, completions, collected(recipe, place, prompts, completions, loop.execution, loop.collect)
+    return prompts, completions, judged(recipe, place, prompts, completions, None, by_recipe(recipe, place))[0]
 
 
 def _best_of_k(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:

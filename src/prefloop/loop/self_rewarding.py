@@ -31,7 +31,7 @@ from prefloop.loop.seed_model import SEED, seed_model, seed_prompts, settings
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_prompt
 from prefloop.preferences.build import build_preferences
-from prefloop.records import Judgement, Prompt
+from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records
@@ -122,17 +122,11 @@ def self_rewarding_round(
         earlier: the folders of the rounds before.
         test: the evaluation's prompts, which are not asked.
     """
-    config, policy = settings(recipe), head.load_merged()
-    prompts, drawn = _new_prompts(recipe, whole, folder, number, policy, earlier, test)
-    completions = candidates(recipe, folder, number, head, prompts)
-
-    def judging(journal: Journal) -> list[Judgement]:
-        with own_judge(policy, config, recipe.seed) as judge:
-            found = judge.judge(prompts, completions, journal=journal)
-        require_scored(found)
-        return found
-
-    judgements = folder.records("judgements.parquet", Judgement, judging)
+    policy = head.load_merged()
+    count = settings(recipe).prompts
+    prompts, completions, judgements, drawn = own_labels(
+        recipe, whole, folder, number, head, policy, count, earlier, test
+    )
     quality = examined_quality(recipe, whole, folder, policy)
     health = judge_health(judgements, highest=HIGHEST)
     judge = {"name": "the policy itself", **health, "accuracy": quality["accuracy"], "examined": quality}
@@ -143,12 +137,41 @@ def self_rewarding_round(
     return Outcome(after, prompts, {**data, "new_prompts": drawn}, judge, training)
 
 
+def own_labels(
+    recipe: Recipe,
+    whole: RunFolder,
+    folder: RunFolder,
+    number: int,
+    head: Head,
+    policy: Policy,
+    count: int,
+    earlier: Sequence[RunFolder],
+    test: Sequence[Prompt],
+) -> tuple[list[Prompt], list[Completion], list[Judgement], dict[str, int]]:
+    """`count` prompts that the policy wrote, its answers to them and its verdicts on these; and what was dropped.
+
+    Args:
+        policy: the head, merged.
+    """
+    prompts, drawn = _new_prompts(recipe, whole, folder, number, policy, count, earlier, test)
+    completions = candidates(recipe, folder, number, head, prompts)
+
+    def judging(journal: Journal) -> list[Judgement]:
+        with own_judge(policy, settings(recipe), recipe.seed) as judge:
+            found = judge.judge(prompts, completions, journal=journal)
+        require_scored(found)
+        return found
+
+    return prompts, completions, folder.records("judgements.parquet", Judgement, judging), drawn
+
+
 def _new_prompts(
     recipe: Recipe,
     whole: RunFolder,
     folder: RunFolder,
     number: int,
     policy: Policy,
+    count: int,
     earlier: Sequence[RunFolder],
     test: Sequence[Prompt],
 ) -> tuple[list[Prompt], dict[str, int]]:
@@ -160,7 +183,7 @@ def _new_prompts(
         found, counts = draw_prompts(
             policy,
             seed_prompts(recipe, whole),
-            config.prompts,
+            count,
             config,
             seed=recipe.seed,
             round_=number,
