@@ -23,7 +23,7 @@ from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
 from prefloop.tasks.nba.questions.grammar import SHARES, Question, TeamWords, draw_family, draw_question
-from prefloop.tasks.nba.questions.query import applicable, commit_fault
+from prefloop.tasks.nba.questions.query import Query, applicable, commit_fault
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
 from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
@@ -200,43 +200,46 @@ def _drawn(
 
 
 def _audited(batch: list[Question], pool: SandboxPool, databases: int, audit: Audit) -> Iterable[Question]:
-    versions = [_versions(question) for question in batch]
-    flat = [(database, sql) for sqls in versions for sql in sqls for database in range(databases)]
-    results = iter(pool.run(flat))
-    for question, sqls in zip(batch, versions, strict=True):
-        found = [[next(results) for _ in range(databases)] for _ in sqls]
-        reason = _objection(question, found) if found else ""
-        if reason:
+    asked = {i: question.query for i, question in enumerate(batch) if question.query is not None}
+    results = iter(pool.run([(n, query.sql(limited=False)) for query in asked.values() for n in range(databases)]))
+    golds = {i: [next(results) for _ in range(databases)] for i in asked}
+    objections = {i: _objection(batch[i], golds[i]) for i in asked}
+    sound = {i: query for i, query in asked.items() if not objections[i]}
+    objections |= dict.fromkeys(_mistaken(batch, sound, golds, pool), "a common mistake gives the same result")
+    for i, question in enumerate(batch):
+        if reason := objections.get(i):
             audit.rejected[reason] += 1
         else:
             yield question
 
 
-def _versions(question: Question) -> list[str]:
-    """The gold without its limit, then each common mistake."""
-    if question.query is None:
-        return []
-    wrong = [commit_fault(question.query, fault).sql() for fault in applicable(question.query)]
-    return [question.query.sql(limited=False), *wrong]
-
-
-def _objection(question: Question, found: list[list[QueryResult]]) -> str:
-    golds, *mistakes = found
+def _objection(question: Question, golds: list[QueryResult]) -> str:
     if any(gold.status != "ok" for gold in golds):
         return "gold does not run"
     if any(not gold.rows or all(cell is None for cell in gold.rows[0]) for gold in golds):
         return "gold is empty"
     if any(len(gold.rows) > LARGEST_GOLD for gold in golds) and "top_k" not in question.comparison:
         return "gold is too long"
-    spec = ComparisonSpec.from_dict(question.comparison)
-    for results in mistakes:
-        same = [
-            result.status == "ok" and compare(gold.rows, result.rows, spec).equal
-            for gold, result in zip(golds, results, strict=True)
-        ]
-        if all(same):
-            return "a common mistake gives the same result"
     return ""
+
+
+def _mistaken(
+    batch: list[Question], queries: dict[int, Query], golds: dict[int, list[QueryResult]], pool: SandboxPool
+) -> set[int]:
+    """Places of the questions of which a common mistake gives the gold's result on every database.
+
+    A mistake that shows on one database is not run on the next: most show on the first.
+    """
+    specs = {i: ComparisonSpec.from_dict(batch[i].comparison) for i in queries}
+    left = [(i, commit_fault(query, fault).sql()) for i, query in queries.items() for fault in applicable(query)]
+    for database in range(max(map(len, golds.values()), default=0)):
+        results = pool.run([(database, sql) for _, sql in left])
+        left = [
+            (i, sql)
+            for (i, sql), found in zip(left, results, strict=True)
+            if found.status == "ok" and compare(golds[i][database].rows, found.rows, specs[i]).equal
+        ]
+    return {i for i, _ in left}
 
 
 def _prompt(question: Question, config: NbaTaskConfig, split: str) -> Prompt:
