@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import prefloop
 
 from prefloop.records import Judgement
 from prefloop.store.tables import read_records
@@ -20,7 +21,8 @@ SMALL = (
 ).split()
 
 
-def prefloop(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, for what depends on that."""
     command = [sys.executable, "-m", "prefloop", "--quiet", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
@@ -29,7 +31,7 @@ def prefloop(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    done = prefloop("run", "nba-sql", "--out", out, *SMALL)
+    done = process("run", "nba-sql", "--out", out, *SMALL)
     assert done.returncode == 0, done.stderr
     assert "execution accuracy" in done.stdout
     assert "original answer" in done.stdout
@@ -112,7 +114,7 @@ def correct(row: dict[str, Any]) -> float:
 def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
     """Pairs by a function of one's own: the gain is by execution, and beside it how far the labels agree with it."""
     (tmp_path / "my_judges.py").write_text("def shortest(prompt, answers):\n    return [-len(a) for a in answers]\n")
-    done = prefloop("run", "nba-sql", "--out", "r", *SMALL, "--set", "judge=my_judges:shortest", cwd=tmp_path)
+    done = process("run", "nba-sql", "--out", "r", *SMALL, "--set", "judge=my_judges:shortest", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "execution accuracy" in done.stdout
     gap = json.loads((tmp_path / "r" / "stages" / "label-gap.json").read_text())

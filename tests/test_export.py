@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from command_line import prefloop
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
@@ -434,8 +433,7 @@ def test_the_command_tells_and_writes(base: Path, adapters: dict[str, Path], tmp
 
 
 def test_the_command_fails_on_one_line(base: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "prefloop", "export", base, "--adapter", base, "--out", tmp_path / "out"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    done = prefloop("export", base, "--adapter", base, "--out", tmp_path / "out")
     assert done.returncode == ModelError.exit_code
     assert done.stderr.startswith("prefloop: ")
     assert done.stderr.count("\n") == 1

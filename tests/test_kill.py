@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 SMALL = (
-    "--set task.train_questions=40 --set task.test_questions=40 --set generation.k=4 --set training.epochs=2"
-    " --set training.batch_pairs=4 --set training.checkpoint_every=2 --set evaluation.sampled_questions=10"
+    "--set task.train_questions=24 --set task.test_questions=16 --set generation.k=4 --set training.epochs=1"
+    " --set training.batch_pairs=4 --set training.checkpoint_every=2 --set evaluation.sampled_questions=4"
     " --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
 ).split()
 
@@ -71,3 +71,28 @@ def test_ctrl_c_keeps_finished_work_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert process.wait(timeout=60) == 130
     assert "go on with --resume" in process.stderr.read().decode()
     assert (tmp_path / "run" / "prompts.parquet").exists()
+
+
+SWALLOWED = """
+import os, signal, time
+from prefloop.cli import app
+def busy():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    except BaseException:
+        pass
+    try:
+        time.sleep(30)
+    finally:
+        time.sleep(1.5)
+        print("tidied")
+app.app = busy
+app.main()
+"""
+
+
+def test_ctrl_c_that_another_package_swallowed_still_counts_and_lets_what_tidies_up_end() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=25, check=False)
+    assert (done.returncode, done.stdout) == (130, "tidied\n")
+    assert done.stderr.startswith("prefloop: interrupted")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_line import prefloop
 from test_training import build_model_folder
 
 from prefloop.config.recipe import Recipe, load_recipe, parse_recipe
@@ -194,8 +193,7 @@ def test_simulated_raters_need_answers_that_can_be_executed(model: Path, tmp_pat
     ],
 )
 def test_mistakes_are_named(words: list[str], said: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "prefloop", *words, "--out", str(tmp_path / "run")]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = prefloop(*words, "--out", tmp_path / "run")
     assert found.returncode not in (0, 70)
     assert said in " ".join(found.stderr.split())
 

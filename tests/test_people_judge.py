@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import prefloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -315,8 +314,7 @@ def test_waiting_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     write_records(tmp_path / "p.parquet", ASKED, Prompt)
     write_records(tmp_path / "c.parquet", ANSWERS, Completion)
     words = f"judge p.parquet c.parquet --judge people --set judge.path={put(tmp_path / 'people', [])} --out j.parquet"
-    command = [sys.executable, "-m", "prefloop", *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = prefloop(*words.split(), cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (7, 1)
     assert done.stderr.startswith("prefloop: people have judged 0 of 2 prompts")
 

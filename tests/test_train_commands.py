@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import prefloop
 from test_training import World, build_model_folder, build_world
 from typer.testing import CliRunner
 
@@ -196,9 +197,7 @@ def test_the_commands_and_what_they_say(preferences: Path, model: Path, tmp_path
     assert done.stdout.startswith("8 steps on 16 pairs, final loss")
     for words in ("packed layout", "example, token by token", "memory, estimated", "accuracy", "peak"):
         assert words in done.stderr, words
-    mistaken = subprocess.run(
-        [*list(map(str, command)), "--set", "training.lr=1"], capture_output=True, text=True, check=False
-    )
+    mistaken = prefloop(*command[3:], "--set", "training.lr=1")
     assert mistaken.returncode == 2
     assert mistaken.stderr.count("\n") == 1
     assert "training.lr: unknown key" in mistaken.stderr
@@ -207,20 +206,43 @@ def test_the_commands_and_what_they_say(preferences: Path, model: Path, tmp_path
 # --- comparing ---
 
 
+SIDE_BY_SIDE = {"training.learning_rate": 0.005, "training.lora_rank": 4, "training.held_out": 0.2}
+
+
+@pytest.mark.soak
 def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path) -> None:
-    settings = {"training.learning_rate": 0.005, "training.lora_rank": 4, "training.held_out": 0.2}
-    found = compare_methods(instructions, tmp_path / "out", settings, model=str(model), device="cpu")
+    found = compare_methods(instructions, tmp_path / "out", SIDE_BY_SIDE, model=str(model), device="cpu")
     rows = {row["method"]: row for row in found["methods"]}
     assert list(rows) == ["lora", "qlora", "full"]
     assert rows["lora"]["trainable_parameters"] == rows["qlora"]["trainable_parameters"]
+    with pytest.raises(ModelError, match="training full failed"):
+        compare_methods(
+            instructions,
+            tmp_path / "new",
+            {"training.tokens_per_batch": 64, "training.learning_rate": 1e30},
+            methods=["full"],
+            model=str(model),
+        )
+
+
+def test_two_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path) -> None:
+    settings, methods = SIDE_BY_SIDE, ["lora", "full"]
+
+    def compared(**options: Any) -> dict[str, Any]:
+        return compare_methods(
+            instructions, tmp_path / "out", settings, methods=methods, model=str(model), device="cpu", **options
+        )
+
+    found = compared()
+    rows = {row["method"]: row for row in found["methods"]}
+    assert list(rows) == methods
     assert rows["full"]["trainable_parameters"] == sum(p.numel() for p in load_policy(model).model.parameters())
     assert rows["full"]["megabytes"] > rows["lora"]["megabytes"]
     assert all(row["held_out_loss"] > 0 and row["peak_memory_gb"] > 0.1 for row in rows.values())
     text = comparison_text(found)
-    assert [line.split()[0] for line in text.splitlines()] == ["method", "lora", "qlora", "full"]
+    assert [line.split()[0] for line in text.splitlines()] == ["method", *methods]
     kept = (tmp_path / "out" / "lora.json").read_bytes()
-    again = compare_methods(instructions, tmp_path / "out", settings, model=str(model), device="cpu", resume=True)
-    assert again == found
+    assert compared(resume=True) == found
     assert (tmp_path / "out" / "lora.json").read_bytes() == kept
     with pytest.raises(StoreError, match="other data or settings"):
         compare_methods(instructions, tmp_path / "out", {}, model=str(model), device="cpu", resume=True)
@@ -233,14 +255,6 @@ def test_three_ways_side_by_side(instructions: Path, model: Path, tmp_path: Path
     with pytest.raises(DataError, match=r"one.jsonl has 1 example: .* two at least"):
         compare_methods(tmp_path / "one.jsonl", tmp_path / "new", {}, model=str(model))
     assert not (tmp_path / "new").exists()
-    with pytest.raises(ModelError, match="training full failed"):
-        compare_methods(
-            instructions,
-            tmp_path / "new",
-            {"training.tokens_per_batch": 64, "training.learning_rate": 1e30},
-            methods=["full"],
-            model=str(model),
-        )
 
 
 def test_a_sweep_compares_on_pairs_no_trial_saw_and_goes_on(

@@ -96,12 +96,20 @@ class _Interrupted(BaseException):
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise, and again a second later if that was swallowed, as some packages do while they are imported."""
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    handled = sys.exception()
+    while handled is not None:
+        if isinstance(handled, _Interrupted):  # on its way out: what cleans up is not disturbed
+            return
+        handled = handled.__context__
     raise _Interrupted
 
 
 def main() -> None:
     """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, _interrupt)
     from prefloop.progress import main_process, set_quiet
 
     if not main_process():
@@ -112,6 +120,7 @@ def main() -> None:
         print(f"prefloop: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Interrupted:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         again = "; finished work is kept, go on with --resume" if command in RESUMABLE else ""
         print(f"prefloop: interrupted{again}", file=sys.stderr)

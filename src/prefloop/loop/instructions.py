@@ -8,7 +8,7 @@ canonical SQL, or equal results on both leagues). Counts by reason are returned 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,9 @@ def write_instructions(out: Path, examples: int, generated: int, seed: int) -> d
     """Write ``alpaca.jsonl``, ``messages.jsonl`` and ``counts.json`` into `out`; returns the counts."""
     counts: Counter[str] = Counter()
     pairs = [InstructionPair(question, answer, "seed") for _, question, answer, _ in SEED_PAIRS]
-    pairs += _grammar_pairs(examples, seed)
-    pairs += _generated_pairs(generated, seed + 1, counts) if generated else []
+    forbidden = _test_texts()
+    pairs += _grammar_pairs(_asked(examples, seed, forbidden))
+    pairs += _generated_pairs(_asked(generated, seed + 1, forbidden), seed + 1, counts) if generated else []
     for pair in pairs:
         counts[f"drawn: {pair.source}"] += 1
     kept = _by_meaning(_by_text(_by_rules(pairs, counts), counts), counts)
@@ -68,21 +69,19 @@ def _test_texts() -> set[str]:
     return {normalised(prompt.meta["question"]) for prompt in prompts}
 
 
-def _asked(count: int, seed: int) -> tuple[Prompt, ...]:
-    config = NbaTaskConfig(train_questions=count)
-    return train_prompts(config, judge_databases(), 0, seed, _test_texts()).prompts
+def _asked(count: int, seed: int, forbidden: Iterable[str]) -> tuple[Prompt, ...]:
+    return train_prompts(NbaTaskConfig(train_questions=count), judge_databases(), 0, seed, forbidden).prompts
 
 
-def _grammar_pairs(count: int, seed: int) -> list[InstructionPair]:
+def _grammar_pairs(prompts: Iterable[Prompt]) -> list[InstructionPair]:
     return [
         InstructionPair(p.meta["question"], render_answer(p.meta["gold_plan"], p.meta["gold_sql"]), "grammar")
-        for p in _asked(count, seed)
+        for p in prompts
     ]
 
 
-def _generated_pairs(count: int, seed: int, counts: Counter[str]) -> list[InstructionPair]:
+def _generated_pairs(prompts: Sequence[Prompt], seed: int, counts: Counter[str]) -> list[InstructionPair]:
     """Answers of the embedded policy; only right ones whose plan says what the SQL does."""
-    prompts = _asked(count, seed)
     answers = generate_completions(load_policy("embedded"), prompts, Sampling(k=4), seed=seed, label="model pairs")
     with ExecutionJudge(judge_databases(), ExecutionConfig()) as judge:
         judged = judge.judge(prompts, answers, label="check model pairs")
