@@ -199,8 +199,8 @@ def test_mistakes_are_named(words: list[str], said: str, tmp_path: Path) -> None
 
 
 SMALL = {
-    "task.train_questions": 40,
-    "task.test_questions": 40,
+    "task.train_questions": 24,
+    "task.test_questions": 30,
     "guards.watched": 20,
     "generation.k": 4,
     "evaluation.samples": 2,
@@ -225,7 +225,7 @@ def test_rlhf_goes_round_on_the_embedded_policy(tmp_path: Path) -> None:
     root = tmp_path / "run" / "rounds" / "1"
     assert row["judge"]["name"] == "simulated raters"
     assert row["reward_model"]["pairs"] > 0
-    assert 0 <= row["reward_model"]["against_truth"]["estimate"] <= 1  # half of 40 questions are held out
+    assert 0 <= row["reward_model"]["against_truth"]["estimate"] <= 1  # half of 24 questions are held out
     assert [point["iteration"] for point in row["curve"]][:1] == [0]
     assert json.loads((root / "checkpoint" / "training.json").read_text())["steps"] == row["training"]["steps"]
     assert (root / "people" / "judgements.parquet").exists()
