@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.loop import RlhfConfig, SelfRewardingConfig
@@ -18,12 +18,10 @@ from prefloop.loop.heads import Head
 from prefloop.loop.preference_round import by_recipe, candidates, judged, paired, read_learned, tuned
 from prefloop.loop.reward_round import Scorer
 from prefloop.loop.rlhf import collected
+from prefloop.loop.standing import START, Loop, Standing
 from prefloop.preferences.build import build_preferences
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from prefloop.loop.rounds import Loop, Standing
 
 FOLDER = "baselines"
 
@@ -58,7 +56,7 @@ def _by_sft(recipe: Recipe) -> Recipe:
 
 def _figures(loop: Loop, first: Standing, place: RunFolder, head: Head, label: str) -> dict[str, Any]:
     examined = examine(loop.recipe, place, head, loop.execution, loop.test, loop.watched)
-    return _row(loop, against(loop.recipe, loop.test, examined, first.examined, "start"), label)
+    return _row(loop, against(loop.recipe, loop.test, examined, first.examined, START), label)
 
 
 def _row(loop: Loop, values: Values, label: str) -> dict[str, Any]:

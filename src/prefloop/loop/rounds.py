@@ -8,66 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.loop import IterativeConfig, RlhfConfig, SelfRewardingConfig
+from prefloop.config.loop import IterativeConfig, SelfRewardingConfig
 from prefloop.config.recipe import Recipe
 from prefloop.config.tasks import CustomTaskConfig, InstructionsConfig, NbaTaskConfig
 from prefloop.errors import ConfigError, DataError
-from prefloop.evaluation.rounds import diversity_figures, length_figures, prompt_overlap
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.examined import Examined, Values, against, examine, kl_between
+from prefloop.loop.examined import Examined, examine
 from prefloop.loop.guard_rules import Finding
 from prefloop.loop.guards import best, ends, judge_round, promoted
 from prefloop.loop.heads import Head
+from prefloop.loop.loop_baselines import loop_baselines
 from prefloop.loop.preference_round import Outcome, iterative_round
 from prefloop.loop.report_rounds import report_loop
 from prefloop.loop.rlhf import Collect, rlhf_round
+from prefloop.loop.round_figures import round_figures, start_figures
 from prefloop.loop.run import execution_judge, sampled_subset
 from prefloop.loop.software import set_threads, versions
+from prefloop.loop.standing import Loop, Standing
 from prefloop.loop.tasks import ask
 from prefloop.models.load import base_lineage
 from prefloop.progress import note
 from prefloop.records import Prompt, content_id
 from prefloop.store.files import write_json
 from prefloop.store.run_folder import RunFolder
-
-START = "start"
-"""Folder of round 0: the policy before the loop."""
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What the rounds of a loop share."""
-
-    recipe: Recipe
-    folder: RunFolder
-    execution: ExecutionJudge | None
-    train: list[list[Prompt]]
-    """Fresh prompts of every round."""
-    test: list[Prompt]
-    watched: list[Prompt]
-    """Test prompts that guards look at; reported figures leave them out."""
-    collect: Collect | None
-
-    @property
-    def reported(self) -> set[str]:
-        """Ids of the test prompts that reported figures are made of."""
-        return {prompt.id for prompt in self.test} - {prompt.id for prompt in self.watched}
-
-    def round_folder(self, number: int) -> RunFolder:
-        """Where a round keeps its stages; round 0 is the start."""
-        return self.folder.inner(f"rounds/{number}" if number else START)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The policy of a round that is done."""
-
-    head: Head
-    examined: Examined
 
 
 def run_loop(
@@ -137,7 +104,7 @@ def _seed(recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines:
         start = _start(recipe, folder)
         loop = _loop(recipe, folder, execution, collect)
         first = Standing(start, _examine(loop, 0, start))
-        history = [loop.round_folder(0).document("round.json", lambda: _start_figures(loop, first))]
+        history = [loop.round_folder(0).document("round.json", lambda: start_figures(loop, first))]
         standing, stopped = first, None
         for number in range(1, _rounds(recipe) + 1):
             found, after = _round(loop, number, first, standing, history)
@@ -147,8 +114,6 @@ def _seed(recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines:
                 break
         compared: dict[str, Any] = {}
         if baselines:
-            from prefloop.loop.loop_baselines import loop_baselines
-
             compared = folder.document("baselines.json", lambda: loop_baselines(loop, first, len(history) - 1))
     return {
         "schema": 1,
@@ -247,7 +212,7 @@ def _round(
     after = Standing(outcome.head, _examine(loop, number, outcome.head))
 
     def figures() -> dict[str, Any]:
-        found = _figures(loop, number, outcome, after, first, standing, history)
+        found = round_figures(loop, number, outcome, after, first, standing)
         findings = judge_round(found, history, loop.recipe.guards)
         return {**found, "guards": [asdict(finding) for finding in findings], "promoted": promoted(findings)}
 
@@ -276,93 +241,6 @@ def _made(loop: Loop, folder: RunFolder, number: int, start: Head, head: Head) -
 def _identify(loop: Loop, folder: RunFolder) -> None:
     """A round's folder says whose it is, as every run folder does: people are asked about it by its path."""
     folder.document("recipe.json", lambda: {"recipe": {**loop.recipe.settings, "loop": None}})
-
-
-def _start_figures(loop: Loop, first: Standing) -> dict[str, Any]:
-    own = against(loop.recipe, loop.test, first.examined, first.examined, START)
-    level = _changes(loop, own, own)
-    return {
-        "round": 0,
-        "lineage": {"start": None, "policy": first.examined.lineage, "reference": None},
-        "accuracy": level["accuracy"],
-        "watched": {"accuracy": level["watched"]["accuracy"]},
-        **_answers(loop, first, first),
-        "guards": [],
-        "promoted": True,
-    }
-
-
-def _figures(
-    loop: Loop,
-    number: int,
-    outcome: Outcome,
-    after: Standing,
-    first: Standing,
-    standing: Standing,
-    history: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
-    recipe = loop.recipe
-    since_start = against(recipe, loop.test, after.examined, first.examined, START)
-    since_last = against(recipe, loop.test, after.examined, standing.examined, "previous")
-    config = recipe.loop.rl if isinstance(recipe.loop, RlhfConfig) else recipe.training
-    reference = first if config.reference == "initial" else standing
-    return {
-        "round": number,
-        "lineage": {
-            "start": standing.examined.lineage,
-            "policy": after.examined.lineage,
-            "reference": None if config.reference == "free" else reference.examined.lineage,
-        },
-        "data": {**outcome.data, "overlap": _overlap(loop, number, outcome)},
-        "judge": outcome.judge,
-        "reward_model": outcome.reward_model,
-        "training": {**outcome.training, "kl": _kl(loop, reference.head, after)},
-        **_changes(loop, since_start, since_last),
-        **_answers(loop, after, first),
-        "curve": outcome.curve,
-    }
-
-
-def _changes(loop: Loop, since_start: Values, since_last: Values) -> dict[str, Any]:
-    """Accuracy and its gains, on the reported prompts, and apart from them on those that guards look at."""
-    seed, draws = loop.recipe.seed, loop.recipe.evaluation.bootstrap
-    found = {}
-    for name, among in (("reported", loop.reported), ("watched", {prompt.id for prompt in loop.watched})):
-        start, last = (values.figures(among, seed, draws) for values in (since_start, since_last))
-        found[name] = {"accuracy": start["accuracy"], "gain_start": start["gain"], "gain_previous": last["gain"]}
-    watched = found["watched"]
-    return {**found["reported"], "watched": {**watched, "accuracy": watched["accuracy"]["estimate"]}}
-
-
-def _answers(loop: Loop, standing: Standing, first: Standing) -> dict[str, Any]:
-    """How long and how different the answers are."""
-    reported = loop.reported
-    mine, theirs = ([c for c in s.examined.greedy if c.prompt_id in reported] for s in (standing, first))
-    return {
-        "valid": standing.examined.valid,
-        "length": length_figures(mine, theirs),
-        "diversity": diversity_figures(standing.examined.sampled),
-    }
-
-
-def _kl(loop: Loop, reference: Head, after: Standing) -> float:
-    """Nats per answer that a round moved away from its reference."""
-    budget, examined = loop.recipe.training.tokens_per_batch, after.examined
-    found = examined.folder.document(
-        "stages/kl.json",
-        lambda: {"kl": kl_between(reference.load_merged(), loop.watched, examined.sampled, budget)},
-    )
-    return float(found["kl"])
-
-
-def _overlap(loop: Loop, number: int, outcome: Outcome) -> dict[str, int]:
-    """Prompts of this round that an earlier round, or the evaluation, asked too."""
-    earlier = [p for n in range(1, number) for p in loop.round_folder(n).records("prompts.parquet", Prompt, _none)]
-    return prompt_overlap(outcome.prompts, earlier, loop.test)
-
-
-def _none(_: object) -> list[Prompt]:
-    raise DataError("a round without prompts: the run folder is damaged")
 
 
 def _ended(loop: Loop, number: int, found: dict[str, Any]) -> dict[str, Any] | None:
