@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import schemathesis
 import sqlalchemy as sa
@@ -18,13 +24,14 @@ from postgres import running_postgres
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from prefloop.annotation import api_running, destinations, schema
+from prefloop.annotation import api_rating, api_running, destinations, schema
 from prefloop.annotation.accounts import ROLES, accept_invite, look_up_invite
 from prefloop.annotation.api_models import Nothing
 from prefloop.annotation.api_models_running import PostedItem
 from prefloop.annotation.client import AnnotationClient, ApiError
 from prefloop.annotation.export_records import read_exported
 from prefloop.annotation.protocol import RefusedError
+from prefloop.annotation.results import QueryResult
 from prefloop.annotation.webhooks import EVENTS
 from prefloop.errors import ConfigError, StoreError
 
@@ -78,6 +85,7 @@ ROUTES: list[tuple[str, str, Any, str | None]] = [
     ("POST", "/next", None, "annotate"),
     ("GET", "/items/{item_id}", None, "annotate"),
     ("POST", "/items/{item_id}/renew", {}, "annotate"),
+    ("POST", "/items/{item_id}/run", {"text": "SELECT 1"}, "annotate"),
     (
         "POST",
         "/judgements",
@@ -230,6 +238,7 @@ def test_an_item_is_there_only_for_those_who_were_shown_it(tmp_path: Path) -> No
         for response in (
             second.get(place),
             second.post(f"{place}/renew", json={}),
+            second.post(f"{place}/run", json={"text": "SELECT 1"}),
             second.post(f"{V1}/judgements", json=choice(item)),
             second.post(f"{V1}/judgements", json=choice(item, kind="withdrawn", strength=None, revises=item["seq"])),
             first.get(f"{V1}/items/{found.items[0]}"),  # what the desk calls it
@@ -380,6 +389,71 @@ def test_a_lease_is_renewed_until_it_has_ended(small: World) -> None:
     assert (late.status_code, error(late)["kind"]) == (409, "conflict")
     assert client.post(f"{V1}/judgements", json=choice(item)).json()["state"] == "taken"
     assert [row.counted for row in rows(small, sa.select(schema.judgement))] == [False]  # surplus
+
+
+@pytest.fixture
+def games(tmp_path: Path) -> Path:
+    path = tmp_path / "games.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (n INTEGER)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(i,) for i in range(25)])
+    return path
+
+
+def test_a_correction_is_tried_on_the_database_of_the_answers(tmp_path: Path, games: Path) -> None:
+    with world(tmp_path, sql=games) as found:
+        item, client = held(found, "first"), found.client("first")
+        place = f"{V1}/items/{item['id']}/run"
+
+        def run(text: str) -> Any:
+            return client.post(place, json={"text": text}).json()
+
+        assert run("```sql\nSELECT COUNT(*) AS games, NULL FROM t\n```") == {
+            "columns": ["games", "NULL"],
+            "rows": [[25, None]],
+            "count": 1,
+            "error": None,
+        }
+        many = run("SELECT n FROM t ORDER BY n")
+        assert (many["count"], many["rows"]) == (25, [[n] for n in range(20)])
+        assert "no such table: players" in run("SELECT * FROM players")["error"]
+        assert run("I do not know.")["error"] == "no SQL in this answer"
+        for hostile in ("DELETE FROM t", "ATTACH 'x' AS y", "PRAGMA journal_mode = DELETE"):
+            assert run(hostile)["error"]
+        assert run("SELECT COUNT(*) FROM t")["rows"] == [[25]]
+        assert rows(found, sa.select(schema.judgement)) == []  # nothing is kept
+
+
+def test_one_query_of_a_person_at_a_time(tmp_path: Path, games: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(texts: Any, database: Path) -> list[QueryResult]:
+        entered.set()
+        assert go.wait(20)
+        return [QueryResult() for _ in texts]
+
+    monkeypatch.setattr(api_rating, "run_answers", slow)
+    with world(tmp_path, sql=games) as found, served(found.app) as url, ThreadPoolExecutor(1) as other:
+        place = f"{url}{V1}/items/{held(found, 'first')['id']}/run"
+        headers = {"Authorization": f"Bearer {found.tokens['first']}"}
+        first = other.submit(httpx2.post, place, json={"text": "SELECT 1"}, headers=headers)
+        assert entered.wait(20)
+        second = httpx2.post(place, json={"text": "SELECT 1"}, headers=headers)
+        assert (second.status_code, error(second)["kind"]) == (409, "conflict")
+        go.set()
+        assert first.result(20).status_code == 200
+
+
+def test_what_was_not_run_is_not_tried(tmp_path: Path, games: Path) -> None:
+    with world(tmp_path, [replace(new_item(0), results=(None, None))], sql=games) as found:
+        place = f"{V1}/items/{held(found, 'first')['id']}/run"
+        assert found.client("first").post(place, json={"text": "SELECT 1"}).status_code == 404
+    (tmp_path / "other").mkdir()
+    with world(tmp_path / "other", sql=games) as found:
+        place = f"{V1}/items/{held(found, 'first')['id']}/run"
+        games.unlink()
+        response = found.client("first").post(place, json={"text": "SELECT 1"})
+        assert (response.status_code, "gone" in error(response)["reason"]) == (404, True)
 
 
 def test_there_is_nothing_where_the_project_is_paused(small: World) -> None:

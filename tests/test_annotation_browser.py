@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +314,26 @@ def test_a_correction_and_an_objective_go_along(open_screen: Open) -> None:
     next_item(page, "5 Enter")
     row = screen.rows()[0]
     assert (row.edits, row.objectives, row.strength) == ({index: "SELECT 1 -- <b>mine</b>"}, {"concise": "right"}, 5)
+
+
+def test_a_correction_is_run_before_it_is_given(open_screen: Open, tmp_path: Path) -> None:
+    league = tmp_path / "league.sqlite"
+    with closing(sqlite3.connect(league)) as connection, connection:
+        connection.execute("CREATE TABLE box (name TEXT, points INTEGER)")
+        connection.execute("INSERT INTO box VALUES ('<b>Jayson</b>', 31)")
+    screen = open_screen(config=PLAIN.model_copy(update={"sql": league}))
+    page = screen.page()
+    answer = page.locator(".answer").first
+    answer.get_by_text("Correct this answer").click()
+    tried = answer.locator("[data-tried]")
+    answer.get_by_role("textbox").fill("SELECT name, points FROM box")
+    answer.get_by_role("button", name="Run the query").click()
+    expect(tried.locator("td")).to_have_text(["<b>Jayson</b>", "31"])
+    expect(tried).to_contain_text("1 row")
+    answer.get_by_role("textbox").fill("SELECT pts FROM box")
+    answer.get_by_role("button", name="Run the query").click()
+    expect(tried.locator(".error")).to_contain_text("no such column: pts")
+    assert screen.rows() == []
 
 
 def test_practice_is_explained_and_guidelines_come_first(open_screen: Open) -> None:

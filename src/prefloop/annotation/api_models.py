@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from prefloop.annotation import protocol
+
 Key = Annotated[int, Field(ge=1, le=2**53)]
 """Keys of rows: what a database's integer and every JSON reader can hold."""
 ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")]
@@ -68,6 +70,14 @@ class Result(BaseModel):
     rows: list[list[str | int | Finite | None]] = Field([], description="the first 20")
     count: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="rows of the whole result")
     error: str | None = None
+
+
+class Tried(BaseModel):
+    """A corrected answer, to see what its query returns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: protocol.Text
 
 
 class Answer(BaseModel):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -13,6 +16,7 @@ from prefloop.annotation.accounts import Person
 from prefloop.annotation.api_models import failures
 from prefloop.annotation.people import allowed, running, signed_in
 from prefloop.annotation.protocol import SKIPS, RefusedError, Verdict
+from prefloop.annotation.results import run_answers
 from prefloop.annotation.schema import judgement, project, showing
 from prefloop.annotation.service import Service
 from prefloop.annotation.shown import Shown, show, shown_before
@@ -58,6 +62,22 @@ async def renew(item_id: ItemId, person: Annotator, service: Running) -> Any:
     now = service.clock()
     expires = await service.write(lambda connection: _renew(connection, person.id, item_id, now))
     return api_models.Renewed(expires=expires)
+
+
+@router.post(
+    "/items/{item_id}/run",
+    operation_id="runCorrection",
+    response_model=api_models.Result,
+    responses=failures(404, 409),
+)
+async def run(item_id: ItemId, tried: api_models.Tried, person: Annotator, service: Running) -> Any:
+    """What the query of a correction returns, run in the sandbox on the database of the answers; nothing is kept.
+
+    404 where the item's answers were not run; 409 while an earlier query of the same person runs.
+    """
+    database = await service.read(partial(_database, rater_id=person.id, handle=item_id))
+    (found,) = await service.run(person.id, lambda: run_answers([tried.text], database()))
+    return _result(asdict(found))
 
 
 @router.post(
@@ -121,6 +141,22 @@ def _result(stored: dict[str, Any] | None) -> api_models.Result | None:
     if stored is None:
         return None
     return api_models.Result(**{name: stored[name] for name in api_models.Result.model_fields if name in stored})
+
+
+def _database(connection: sa.Connection, rater_id: int, handle: str) -> Callable[[], FilePath]:
+    """Finds what the answers of an item were run on; it may take seconds to build."""
+    shown = shown_before(connection, handle, rater_id)
+    chosen = read_project(connection).config.sql
+    here = chosen is None or chosen.is_file()
+    if not here or not any(one.result for one in shown.answers):
+        raise RefusedError("missing", "the answers of this item were not run, or their database is gone")
+
+    def find() -> FilePath:
+        from prefloop.tasks.nba.task import judge_databases
+
+        return chosen or judge_databases()[0]
+
+    return find
 
 
 def _renew(connection: sa.Connection, rater_id: int, handle: str, now: int) -> int:

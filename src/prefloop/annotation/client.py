@@ -23,6 +23,7 @@ from prefloop.annotation.api_models import (
     OwnJudgements,
     Project,
     Renewed,
+    Result,
     Saved,
 )
 from prefloop.annotation.api_models_running import AddedItems
@@ -95,6 +96,10 @@ class AnnotationClient:
     def renew(self, item: Item) -> int:
         """Hold an item longer; the lease's new end in milliseconds."""
         return Renewed.model_validate(self._json("POST", f"items/{item.id}/renew")).expires
+
+    def run(self, item: Item, text: str) -> Result:
+        """What the query of a corrected answer returns, where the item's answers were run, too; nothing is kept."""
+        return Result.model_validate(self._json("POST", f"items/{item.id}/run", json={"text": text}))
 
     def submit(self, item: Item, kind: str, *, client_id: str | None = None, **verdict: Any) -> Saved:
         """Give a verdict; it is durable when this returns.

@@ -12,6 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from prefloop.annotation.database import READERS, Database
+from prefloop.annotation.protocol import RefusedError
 from prefloop.annotation.writer import Writer
 from prefloop.errors import ConfigError
 
@@ -72,6 +73,8 @@ class Service:
     alone: bool = False
     """One person on their own machine: the first link signs in without a password."""
     _readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "reader"))
+    _runner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "runner"))
+    _waiting: set[int] = field(default_factory=set)
 
     async def write(self, job: Callable[[sa.Connection], Result]) -> Result:
         """Run a job on the writer; returns once it is durable. No thread waits meanwhile."""
@@ -86,8 +89,23 @@ class Service:
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
+    async def run(self, rater_id: int, job: Callable[[], Result]) -> Result:
+        """Run something slow for a person, one after another for all, so that nobody takes the machine from the rest.
+
+        Raises:
+            RefusedError: something of this person's still runs.
+        """
+        if rater_id in self._waiting:
+            raise RefusedError("conflict", "your last query still runs: wait for its result")
+        self._waiting.add(rater_id)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._runner, job)
+        finally:
+            self._waiting.discard(rater_id)
+
     def close(self) -> None:
         """Finish what is queued and let go of the database."""
         self._readers.shutdown()
+        self._runner.shutdown(cancel_futures=True)
         self.writer.close()
         self.database.close()

@@ -211,6 +211,18 @@ function startWork(work) {
     }, 300);
   }
 
+  async function tryOut(button) {
+    const place = $(`[data-tried="${button.dataset.try}"]`, work);
+    button.disabled = true;
+    try {
+      const found = await post(`/items/${item}/run`, { text: $(`[data-edit="${button.dataset.try}"]`, work).value });
+      place.replaceChildren(...resultTable(found));
+    } catch (error) {
+      place.replaceChildren(element("p", error.message || "The server does not answer.", "result error"));
+    }
+    button.disabled = false;
+  }
+
   function explain(feedback) {
     const panel = $("[data-feedback]", work);
     const title = document.createElement("h2");
@@ -273,6 +285,7 @@ function startWork(work) {
   for (const button of $$("[data-reason]", form)) {
     button.addEventListener("click", () => submit({ kind: "skip", reason: button.dataset.reason, ...reading(button) }));
   }
+  for (const button of $$("[data-try]", work)) button.addEventListener("click", () => tryOut(button));
   $("[data-back]", form).addEventListener("click", back);
   $("[data-withdraw]", form)?.addEventListener("click", () => submit({ kind: "withdrawn" }));
   document.addEventListener("keydown", key);
@@ -291,6 +304,32 @@ function startWork(work) {
   restore();
   refresh();
   suggestBreak(+work.dataset.break);
+}
+
+function element(name, text, style = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  made.className = style;
+  return made;
+}
+
+// As the server draws the results of the answers; cells are hostile text.
+function resultTable({ columns, rows, count, error }) {
+  if (error) return [element("p", error, "result error")];
+  const table = document.createElement("table");
+  const head = table.createTHead().insertRow();
+  for (const name of columns) head.append(element("th", name));
+  const body = table.createTBody();
+  for (const cells of rows) {
+    const row = body.insertRow();
+    for (const cell of cells) {
+      row.append(element("td", cell === null ? "NULL" : `${cell}`, cell === null ? "null" : typeof cell === "number" ? "number" : ""));
+    }
+  }
+  const said = `${count} ${count === 1 ? "row" : "rows"}${rows.length < count ? `, the first ${rows.length} shown` : ""}`;
+  const box = element("div", "", "result");
+  box.append(table, element("p", said, "count"));
+  return [box];
 }
 
 function suggestBreak(minutes) {
