@@ -323,7 +323,9 @@ function resultTable({ columns, rows, count, error }) {
   for (const cells of rows) {
     const row = body.insertRow();
     for (const cell of cells) {
-      row.append(element("td", cell === null ? "NULL" : `${cell}`, cell === null ? "null" : typeof cell === "number" ? "number" : ""));
+      const place = row.insertCell();
+      place.className = typeof cell === "number" ? "number" : "";
+      place.append(cell === null ? element("span", "NULL", "null") : `${cell}`);
     }
   }
   const said = `${count} ${count === 1 ? "row" : "rows"}${rows.length < count ? `, the first ${rows.length} shown` : ""}`;
