@@ -44,8 +44,8 @@ def figures(number: int = 1) -> dict[str, Any]:
             "accuracy": 0.6,
             "gain_start": est(0.1, 0.05, 0.15),
             "gain_previous": est(0.1, 0.05, 0.15),
+            "length": {"mean": 90.0, "ratio_start": 1.0},
         },
-        "length": {"mean": 90.0, "ratio_start": 1.0},
         "diversity": {"distinct_2": 0.4, "duplicates": 0.1},
     }
 
@@ -53,7 +53,6 @@ def figures(number: int = 1) -> dict[str, Any]:
 START: dict[str, Any] = {
     "round": 0,
     "watched": {"accuracy": 0.5, "gain_start": None, "gain_previous": None},
-    "length": {"mean": 90.0, "ratio_start": 1.0},
     "diversity": {"distinct_2": 0.4, "duplicates": 0.1},
     "promoted": True,
 }
@@ -97,8 +96,8 @@ def test_a_round_without_fault_is_promoted_and_nothing_ends() -> None:
         ("chosen longer", "data__diagnostics__chosen_longer", 0.70, "stop"),
         ("token ratio", "data__diagnostics__token_ratio", 1.15, "warn"),
         ("score and length", "data__diagnostics__score_length_correlation", 0.4, "warn"),
-        ("answer length", "length__ratio_start", 1.25, "warn"),
-        ("answer length", "length__ratio_start", 1.5, "hold"),
+        ("answer length", "watched__length__ratio_start", 1.25, "warn"),
+        ("answer length", "watched__length__ratio_start", 1.5, "hold"),
         ("KL", "training__kl", 20.0, "hold"),
         ("judge's maximum", "judge__maximum_share", 0.8, "stop"),
         ("displacement", "training__displacement", 0.5, "warn"),
@@ -151,7 +150,7 @@ def test_repeats_count_from_what_round_0_repeats(start: float, warn: float, stop
 
 
 def test_limits_come_from_the_recipe() -> None:
-    assert finding("answer length", changed(2, length__ratio_start=1.15), length_growth=0.1).verdict == "hold"
+    assert finding("answer length", changed(2, watched__length__ratio_start=1.15), length_growth=0.1).verdict == "hold"
     assert finding("judge's maximum", changed(2, judge__maximum_share=0.4), saturation=0.3).verdict == "stop"
     assert finding("repeated answers", changed(2, diversity__duplicates=0.4), duplicates=0.3).verdict == "stop"
     assert finding("contrast", changed(2, data__diagnostics__margin_mean=0.35), contrast=0.9).verdict == "warn"
@@ -229,7 +228,7 @@ def test_what_was_not_measured_is_named_once_and_holds_nothing_back() -> None:
 
 
 def test_switched_off_everything_is_found_and_nothing_acted_upon() -> None:
-    found = changed(2, judge__maximum_share=0.99, length__ratio_start=2.0)
+    found = changed(2, judge__maximum_share=0.99, watched__length__ratio_start=2.0)
     on, off = (judge_round(found, [START, figures(1)], CONFIG.model_copy(update={"enabled": e})) for e in (True, False))
     assert [(one.name, one.value, one.verdict) for one in on] == [(one.name, one.value, one.verdict) for one in off]
     assert not promoted(on)
@@ -280,7 +279,7 @@ share = st.floats(0, 1)
 worse = {
     "chosen longer": ("data__diagnostics__chosen_longer", share),
     "token ratio": ("data__diagnostics__token_ratio", st.floats(0, 10)),
-    "answer length": ("length__ratio_start", st.floats(0.01, 10)),
+    "answer length": ("watched__length__ratio_start", st.floats(0.01, 10)),
     "KL": ("training__kl", st.floats(-1, 1e6)),
     "judge's maximum": ("judge__maximum_share", share),
     "repeated answers": ("diversity__duplicates", share),

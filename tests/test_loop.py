@@ -13,6 +13,8 @@ import torch
 from command_line import prefloop
 from test_training import build_model_folder
 
+from prefloop.annotation.open import settings_of
+from prefloop.config.annotation import AnnotationConfig, SelectionConfig
 from prefloop.config.recipe import Recipe, load_recipe, parse_recipe
 from prefloop.errors import AwaitingJudgementsError, ConfigError
 from prefloop.loop.reference_answers import own_against_reference
@@ -229,3 +231,28 @@ def test_rlhf_goes_round_on_the_embedded_policy(tmp_path: Path) -> None:
     assert [point["iteration"] for point in row["curve"]][:1] == [0]
     assert json.loads((root / "checkpoint" / "training.json").read_text())["steps"] == row["training"]["steps"]
     assert (root / "people" / "judgements.parquet").exists()
+
+
+def test_a_finished_loop_goes_on_with_more_seeds_and_baselines(model: Path, tmp_path: Path) -> None:
+    asked = recipe(model, loop__rounds=1, guards__enabled=False)
+    first = run_loop(asked, tmp_path / "run")
+    assert (first["seeds"], first["baselines"]) == ([], {})
+    more = run_loop(asked, tmp_path / "run", seeds=2, baselines=True, resume=True)
+    assert more["rounds"] == first["rounds"]
+    assert [row["seed"] for row in more["seeds"]] == [1, 2]
+    for baseline in more["baselines"].values():
+        assert baseline["lead"]["ci_low"] <= baseline["lead"]["estimate"] <= baseline["lead"]["ci_high"]
+    manifest = (tmp_path / "run" / "manifest.json").read_bytes()
+    assert run_loop(asked, tmp_path / "run", resume=True) == more  # nothing is taken away again
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == manifest
+
+
+def test_people_are_asked_what_the_recipe_says(model: Path, tmp_path: Path) -> None:
+    raters = {"who": "people", "overlap": 4, "ranked": 3}
+    loop = {"name": "rlhf", "rounds": 1, "raters": raters}
+    with pytest.raises(AwaitingJudgementsError):
+        run_loop(recipe(model, loop=loop, evaluation__judge="test_loop:likes_length"), tmp_path / "run")
+    settings = read_json(tmp_path / "run" / "rounds" / "1" / "annotation.json")
+    assert settings_of(settings, alone=True) == AnnotationConfig(
+        kind="ranking", overlap=4, selection=SelectionConfig(ranked=3)
+    )

@@ -263,8 +263,11 @@ class TestHolm:
 
 
 def test_seeds_are_summarised_not_pooled() -> None:
-    assert seed_summary([0.2, 0.3, 0.4]) == pytest.approx({"mean": 0.3, "min": 0.2, "max": 0.4, "sd": 0.1})
-    assert seed_summary([0.2]) == {"mean": 0.2, "min": 0.2, "max": 0.2, "sd": None}
+    half = 4.302653 * 0.1 / 3**0.5  # Student's t with two degrees of freedom, from a table
+    whole = {"mean": 0.3, "min": 0.2, "max": 0.4, "sd": 0.1, "ci_low": 0.3 - half, "ci_high": 0.3 + half}
+    assert seed_summary([0.2, 0.3, 0.4]) == pytest.approx(whole, abs=1e-7)
+    alone = {"mean": 0.2, "min": 0.2, "max": 0.2}
+    assert seed_summary([0.2]) == alone | dict.fromkeys(("sd", "ci_low", "ci_high"))
     assert seed_summary([None, 0.5, None])["mean"] == 0.5
     assert set(seed_summary([None]).values()) == {None}
 

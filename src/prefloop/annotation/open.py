@@ -14,7 +14,8 @@ from prefloop.annotation.serve import Gathered, Serving, annotate
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
-from prefloop.store.run_folder import PROJECT
+from prefloop.store.files import read_json
+from prefloop.store.run_folder import ASKED, PROJECT
 
 if TYPE_CHECKING:
     from prefloop.annotation.items import NewItem
@@ -58,6 +59,7 @@ def open_project(
     if source is None and database is None:
         raise ConfigError("name what is to be judged: a run folder, a file of answers, or a --database that has items")
     place = database or default_database(str(source))
+    settings = {**_asked(source), **settings}
     if named := sql or settings.get("sql"):
         settings = {**settings, "sql": str(Path(named).expanduser().resolve())}
     config = settings_of(settings, alone=serving.alone)
@@ -88,6 +90,12 @@ def default_database(source: str) -> Path:
     if path.exists() or path.suffix:
         return path.with_name(f"{path.stem}.{PROJECT}")
     return Path(f"{source.replace('/', '--')}.{PROJECT}")
+
+
+def _asked(source: str | None) -> dict[str, Any]:
+    """Settings that the source itself asks for: a loop's, of a round that waits for rankings."""
+    path = Path(source).expanduser() / ASKED if source else None
+    return dict(read_json(path)) if path and path.is_file() else {}
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:

@@ -189,7 +189,7 @@ def rounds_places(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[float, str]
 
 
 def over_distance(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Chart:
-    """A figure of every curve over its KL from the start, on a square-root scale (2210.10760).
+    """A figure of every curve over its KL from the reference, on a square-root scale (2210.10760).
 
     Rows without the figure or without KL are passed over; a KL estimated below 0 counts as 0.
     """

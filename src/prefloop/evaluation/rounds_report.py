@@ -118,7 +118,9 @@ def claim(rounds: Mapping[str, Any]) -> str:
 def rounds_markdown(rounds: Mapping[str, Any]) -> str:
     """The table of rounds for a page of findings, with its heading row and a line for every baseline."""
     judge = "judge or reward model [95% CI]"
-    head = ("round", "accuracy [95% CI]", "gain on start [95% CI]", judge, "length ratio", "promoted")
+    baselines = list((rounds.get("baselines") or {}).values())
+    head = ["round", "accuracy [95% CI]", "gain on start [95% CI]", judge, "length ratio", "promoted"]
+    head += ["the loop's lead [95% CI]"] if baselines else []
     lines = [_row(head), "|---" * len(head) + "|"]
     for one in rounds["rounds"]:
         model = at(one, "reward_model", "against_truth") or at(one, "judge", "accuracy")
@@ -126,25 +128,24 @@ def rounds_markdown(rounds: Mapping[str, Any]) -> str:
         name = "start" if start else f"**{one['round']}**" if one["round"] == rounds["best"] else str(one["round"])
         cells = (_bracketed(one.get("accuracy"), percent), _bracketed(one.get("gain_start"), points))
         ratio = times(at(one, "length", "ratio_start"))
-        lines.append(_row((name, *cells, _bracketed(model, percent), ratio, "" if start else _why(one))))
-    for baseline in (rounds.get("baselines") or {}).values():
+        row = [name, *cells, _bracketed(model, percent), ratio, "" if start else _why(one)]
+        lines.append(_row([*row, ""] if baselines else row))
+    for baseline in baselines:
         cells = (_bracketed(baseline["accuracy"], percent), _bracketed(baseline["gain"], points))
-        lines.append(_row((baseline["label"], *cells, "", "", "")))
+        lines.append(_row((baseline["label"], *cells, "", "", "", _bracketed(baseline["lead"], points))))
     return "\n".join(lines) + "\n"
 
 
 def seeds_markdown(rounds: Mapping[str, Any]) -> str:
-    """Every seed's accuracies by round, the gain of its best round, and the mean gain over seeds."""
+    """Every seed's accuracies by round, the gain of its best round, and their means with Student's intervals."""
     seeds = _seeds(rounds["seeds"])
     head = ("seed", *(f"round {name}" if name else "start" for name in seeds["rounds"]), "gain of the best round")
     lines = [_row(head), "|---" * len(head) + "|"]
     for row in seeds["rows"]:
         cells = (percent(row["accuracies"][n]) if n in row["accuracies"] else MISSING for n in seeds["rounds"])
         lines.append(_row((str(row["seed"]), *cells, f"{_bracketed(row['gain'], points)} (round {row['best']})")))
-    mean = seeds["mean"]
-    lines.append(
-        f"\nMean gain over {len(seeds['rows'])} seeds: {points(mean['mean'])} points, SD {100 * mean['sd']:.1f}."
-    )
+    cells = (_bracketed(seeds["accuracies"][n], percent) for n in seeds["rounds"])
+    lines.append(_row(("mean", *cells, _bracketed(seeds["gain"], points))))
     return "\n".join(lines) + "\n"
 
 
@@ -223,7 +224,7 @@ def _line(label: str, every: Sequence[Round], *path: str, told: bool = False) ->
 
 
 def _seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy of every round by seed, the gain of each seed's best round, and their mean over seeds."""
+    """Accuracy of every round by seed, the gain of each seed's best round, and their means over seeds."""
     if not seeds:
         return {}
     rows = []
@@ -241,4 +242,13 @@ def _seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     gains = [row["gain"]["estimate"] if row["gain"] else 0.0 for row in rows]  # the start gains nothing on itself
     names = sorted({name for row in rows for name in row["accuracies"]})
-    return {"rows": rows, "rounds": names, "mean": seed_summary(gains)}
+    accuracies = {name: _over_seeds([row["accuracies"].get(name) for row in rows]) for name in names}
+    return {"rows": rows, "rounds": names, "accuracies": accuracies, "gain": _over_seeds(gains)}
+
+
+def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    """The mean with Student's interval, as other estimates stand; None of fewer than two seeds."""
+    found = seed_summary(values)
+    if found["ci_low"] is None:
+        return None
+    return {"estimate": found["mean"], "ci_low": found["ci_low"], "ci_high": found["ci_high"]}

@@ -136,7 +136,7 @@ def _token_ratio(case: Case) -> Finding | None:
 def _answer_length(case: Case) -> Finding | None:
     growth = case.config.length_growth
     return _graded(
-        case.figure("length", "ratio_start"),
+        case.figure("watched", "length", "ratio_start"),
         [("warn", 1 + growth / 2), ("hold", 1 + growth)],
         "Mean answer length over round 0's",
         _times,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
@@ -15,7 +16,7 @@ from prefloop.generation.generate import generate_completions
 from prefloop.judging.open import open_judge
 from prefloop.loop.examined import Values, against, cluster, examine
 from prefloop.loop.heads import Head
-from prefloop.loop.preference_round import by_recipe, candidates, judged, paired, read_learned, tuned
+from prefloop.loop.preference_round import Learned, by_recipe, candidates, judged, paired, read_learned, spin, tuned
 from prefloop.loop.reward_round import Scorer
 from prefloop.loop.rlhf import collected
 from prefloop.loop.standing import START, Loop, Standing
@@ -26,25 +27,36 @@ from prefloop.store.run_folder import RunFolder
 FOLDER = "baselines"
 
 
-def loop_baselines(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
-    """Accuracy of each baseline on the reported prompts, and its gain over the start."""
-    found = _sft(loop, first, rounds)
+@dataclass(frozen=True)
+class Beside:
+    """What a baseline is compared with."""
+
+    first: Standing
+    """The start."""
+    best: Standing
+    """The loop's best round."""
+
+
+def loop_baselines(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
+    """Accuracy of each baseline on the reported prompts, its gain over the start, and the loop's lead over it."""
+    found = _sft(loop, beside, rounds)
     if loop.execution is not None:
-        found |= _best_of_k(loop, first, rounds)
-    return found | _one_long_run(loop, first, rounds)
+        found |= _best_of_k(loop, beside, rounds)
+    return found | _one_long_run(loop, beside, rounds)
 
 
-def _sft(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+def _sft(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     """SFT on each round's chosen answers, from the SFT of the round before; twice the epochs, as DPO reads two answers.
 
     The answers are those of the loop's own rounds, so this chain has the benefit of the loop's better samples.
     """
-    recipe, found, head = _by_sft(loop.recipe), {}, first.head
+    recipe, found, start = _by_sft(loop.recipe), {}, beside.first.head
+    head = start
     for number in range(1, rounds + 1):
         place = loop.folder.inner(f"{FOLDER}/sft-{number}")
-        tuned(recipe, place, first.head, head, read_learned(loop.round_folder(number)))
+        tuned(recipe, place, start, head, read_learned(loop.round_folder(number)))
         head = head.trained(place.root / "checkpoint", recipe.training)
-        found[f"sft_round_{number}"] = _figures(loop, first, place, head, f"SFT on chosen answers, round {number}")
+        found[f"sft_round_{number}"] = _figures(loop, beside, place, head, f"SFT on chosen answers, round {number}")
     return found
 
 
@@ -54,73 +66,85 @@ def _by_sft(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"training": config})
 
 
-def _figures(loop: Loop, first: Standing, place: RunFolder, head: Head, label: str) -> dict[str, Any]:
-    examined = examine(loop.recipe, place, head, loop.execution, loop.test, loop.watched)
-    return _row(loop, against(loop.recipe, loop.test, examined, first.examined, START), label)
+def _figures(loop: Loop, beside: Beside, place: RunFolder, head: Head, label: str) -> dict[str, Any]:
+    recipe, test = loop.recipe, loop.test
+    examined = examine(recipe, place, head, loop.execution, test, loop.watched)
+    values = against(recipe, test, examined, beside.first.examined, START)
+    lead = against(recipe, test, beside.best.examined, examined, place.root.name)
+    return _row(loop, values, lead, label)
 
 
-def _row(loop: Loop, values: Values, label: str) -> dict[str, Any]:
-    found = values.figures(loop.reported, loop.recipe.seed, loop.recipe.evaluation.bootstrap)
-    return {"label": label, "accuracy": found["accuracy"], "gain": found["gain"]}
+def _row(loop: Loop, values: Values, lead: Values, label: str) -> dict[str, Any]:
+    """A baseline's figures; `lead` is the loop's best round after the baseline."""
+    settings: Any = (loop.reported, loop.recipe.seed, loop.recipe.evaluation.bootstrap)
+    found = values.figures(*settings)
+    gained = lead.figures(*settings)["gain"]
+    return {"label": label, "accuracy": found["accuracy"], "gain": found["gain"], "lead": gained}
 
 
-def _one_long_run(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+def _one_long_run(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     """The start answers the prompts of all rounds, and is tuned once on as many judgements as the loop had."""
-    recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/long")
-    prompts, completions, verdicts = _judgements(loop, place, first.head, rounds)
-    built = build_preferences(prompts, completions, verdicts, recipe.preferences, recipe.seed)
-    learned, _ = paired(place, prompts, completions, verdicts, built)
-    tuned(recipe, place, first.head, first.head, learned)
-    head = first.head.trained(place.root / "checkpoint", recipe.training)
+    recipe, place, head = loop.recipe, loop.folder.inner(f"{FOLDER}/long"), beside.first.head
+    tuned(recipe, place, head, head, _learned(loop, place, head, rounds))
+    after = head.trained(place.root / "checkpoint", recipe.training)
     label = f"one {recipe.training.objective} run on as many judgements"
-    return {"one_long_run": _figures(loop, first, place, head, label)}
+    return {"one_long_run": _figures(loop, beside, place, after, label)}
 
 
-def _judgements(
-    loop: Loop, place: RunFolder, head: Head, rounds: int
-) -> tuple[list[Prompt], list[Completion], list[Judgement]]:
-    """Prompts for all rounds, the head's answers, and the verdicts of what labels in the loop."""
+def _learned(loop: Loop, place: RunFolder, head: Head, rounds: int) -> Learned:
+    """Pairs of the head's answers to prompts for all rounds, by what labels in the loop."""
     recipe = loop.recipe
     if isinstance(recipe.loop, SelfRewardingConfig):
         from prefloop.loop.self_rewarding import own_labels
 
         count, policy = rounds * recipe.loop.prompts, head.load_merged()
-        return own_labels(recipe, loop.folder, place, 0, head, policy, count, (), loop.test)[:3]
-    asked = [prompt for share in loop.train[:rounds] for prompt in share]
-    prompts = place.records("prompts.parquet", Prompt, lambda _: asked)
-    completions = candidates(recipe, place, 0, head, prompts)
-    if isinstance(recipe.loop, RlhfConfig):
-        return prompts, completions, collected(recipe, place, prompts, completions, loop.execution, loop.collect)
-    return prompts, completions, judged(recipe, place, prompts, completions, None, by_recipe(recipe, place))[0]
+        prompts, completions, verdicts, _ = own_labels(
+            recipe, loop.folder, place, 0, head, policy, count, (), loop.test
+        )
+    else:
+        asked = [prompt for share in loop.train[:rounds] for prompt in share]
+        prompts = place.records("prompts.parquet", Prompt, lambda _: asked)
+        completions = candidates(recipe, place, 0, head, prompts)
+        if isinstance(recipe.loop, RlhfConfig):
+            verdicts = collected(recipe, place, prompts, completions, loop.execution, loop.collect)
+        elif recipe.loop is not None and recipe.loop.rejected == "own":
+            return spin(place, prompts, completions)[0]
+        else:
+            verdicts, _ = judged(recipe, place, prompts, completions, None, by_recipe(recipe, place))
+    built = build_preferences(prompts, completions, verdicts, recipe.preferences, recipe.seed)
+    return paired(place, prompts, completions, verdicts, built)[0]
 
 
-def _best_of_k(loop: Loop, first: Standing, rounds: int) -> dict[str, Any]:
+def _best_of_k(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     """The start's samples to the reported prompts; what labels in the loop takes its favourite of each."""
     assert loop.execution is not None
     recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/best-of-k")
     prompts = [prompt for prompt in loop.test if prompt.id in loop.reported]
-    sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
+    drawn = recipe.generation
+    sampling = Sampling(drawn.k, drawn.temperature, drawn.top_p, drawn.top_k, max_new_tokens=drawn.max_new_tokens)
     samples = place.records(
         "completions.parquet",
         Completion,
         lambda journal: generate_completions(
-            first.head.load_merged(), prompts, sampling, seed=recipe.seed, journal=journal, label="best of k"
+            beside.first.head.load_merged(), prompts, sampling, seed=recipe.seed, journal=journal, label="best of k"
         ),
     )
     execution = loop.execution
     truth = place.records(
         "judgements.parquet", Judgement, lambda journal: execution.judge(prompts, samples, journal=journal)
     )
-    scores = place.document("scores.json", lambda: _scores(loop, first, place, prompts, samples, truth, rounds))
+    scores = place.document("scores.json", lambda: _scores(loop, beside.first, place, prompts, samples, truth, rounds))
     right = {j.completion_ids[0]: j.objectives.get("correct", 0.0) for j in truth}
     groups: dict[str, list[str]] = {}
     for sample in samples:
         groups.setdefault(sample.prompt_id, []).append(sample.id)
     given = scores["scores"]
     after = {key: right[max(ids, key=lambda i: given.get(i, float("-inf")))] for key, ids in groups.items()}
-    values = Values(first.examined.correct, after, {prompt.id: cluster(prompt) for prompt in prompts})
+    clusters = {prompt.id: cluster(prompt) for prompt in prompts}
+    values = Values(beside.first.examined.correct, after, clusters)
+    lead = Values(after, beside.best.examined.correct, clusters)
     label = f"best of {recipe.generation.k} by {scores['by']}, without training"
-    return {"best_of_k": _row(loop, values, label)}
+    return {"best_of_k": _row(loop, values, lead, label)}
 
 
 def _scores(

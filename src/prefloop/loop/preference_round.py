@@ -81,7 +81,7 @@ def iterative_round(
     assert isinstance(recipe.loop, IterativeConfig)
     completions = candidates(recipe, folder, number, head, prompts)
     if recipe.loop.rejected == "own":
-        learned, data = _spin(folder, prompts, completions)
+        learned, data = spin(folder, prompts, completions)
         judge: dict[str, Any] = {"name": "the task's own answers", "accuracy": None}
     else:
         judgements, judge = judged(recipe, folder, prompts, completions, execution, by_recipe(recipe, folder))
@@ -228,7 +228,8 @@ def by_recipe(recipe: Recipe, folder: RunFolder) -> Judging:
     return judging
 
 
-def _spin(folder: RunFolder, prompts: list[Prompt], completions: list[Completion]) -> tuple[Learned, dict[str, Any]]:
+def spin(folder: RunFolder, prompts: list[Prompt], completions: list[Completion]) -> tuple[Learned, dict[str, Any]]:
+    """SPIN's pairs (2401.01335): the task's answer chosen, the policy's own rejected."""
     answers, built = own_against_reference(prompts, completions)
     answers = folder.records(REFERENCE_ANSWERS, Completion, lambda _: answers)
     return paired(folder, prompts, [*answers, *completions], [], built)

@@ -25,16 +25,15 @@ def report_loop(root: Path, out: Path, beside: Sequence[Path] = ()) -> Path:
     Raises:
         DataError: one of `beside` has no such curves.
     """
-    found, identity = read_json(root / ROUNDS), read_json(root / "recipe.json")
+    found, recipe = read_json(root / ROUNDS), read_json(root / "recipe.json")["recipe"]
     curves = dict(found["curves"])
     for other in beside:
         curves |= _curves(other)
-    recipe = identity["recipe"]
-    options = [f"--seeds {identity['seeds']}"] if identity["seeds"] > 1 else []
-    options += ["--baselines"] if identity["baselines"] else []
+    options = [f"--seeds {len(found['seeds'])}"] if found["seeds"] else []
+    options += ["--baselines"] if found["baselines"] else []
     context = RoundsContext(
         name=recipe["name"],
-        command=" ".join(["prefloop loop", recipe["name"], f"--seed {recipe['seed']}", *options]),
+        command=" ".join(["prefloop loop recipe.yaml", *options]),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
         versions=read_json(root / "stages" / "software.json"),
     )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from prefloop.config.loop import RlhfConfig
-from prefloop.config.recipe import PreferenceConfig, Recipe
+from prefloop.config.recipe import Recipe
 from prefloop.errors import DataError, JudgeError, ModelError
 from prefloop.evaluation.reward_examined import accuracy, against_truth, calibration, rated_pairs, raters_figures
 from prefloop.models.attention import training_attention
@@ -128,7 +128,7 @@ def _train(
 ) -> None:
     taught = [judgement for judgement in judgements if split.taught(judgement)]
     shown = [prompt for prompt in prompts if prompt.id not in split.prompts]
-    built = build_preferences(shown, completions, taught, PreferenceConfig(), recipe.seed)
+    built = build_preferences(shown, completions, taught, recipe.preferences, recipe.seed)
     if not built.preferences:
         raise DataError(f"no verdict to train a reward model on ({built.drops}): have more answers judged")
     train_reward_model(

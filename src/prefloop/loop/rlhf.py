@@ -23,20 +23,23 @@ from prefloop.loop.console import TrainingConsole
 from prefloop.loop.heads import Head
 from prefloop.loop.preference_round import Outcome, candidates, paired, truths
 from prefloop.loop.reward_round import Scorer, train_reward
-from prefloop.models.load import Policy
+from prefloop.models.load import NF4, Policy
 from prefloop.preferences.build import build_preferences
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.files import read_json
-from prefloop.store.run_folder import RunFolder
+from prefloop.store.run_folder import ASKED, RunFolder
 from prefloop.store.tables import read_records
-from prefloop.training.policy_gradient import train_policy_gradient
+from prefloop.training.policy_gradient import Sampler, train_policy_gradient
 
 Collect = Callable[[Path, RatersConfig, Mapping[str, float], int], dict[str, Any]]
 """Has simulated raters rank the answers of a round's folder: folder, raters, log strengths by answer, seed."""
 
 LOG_EVERY = 10
 """Updates between two printed rows of the policy's training; looks are printed besides."""
+
+ENGINE_SHARE = 0.4
+"""Of the GPU's memory for vLLM; the model that trains has the rest."""
 
 STRENGTH = 6.0
 """Log strength of the best score over the worst: raters that read carefully tell right from wrong."""
@@ -96,11 +99,21 @@ def collected(
             summary = collect(folder.root, raters, quality, recipe.seed)
             folder.document("stages/raters.json", lambda: summary)
 
+    if raters.who == "people":
+        folder.document(ASKED, lambda: _asked(raters))
+
     def compute(_: object) -> list[Judgement]:
         with open_judge(PeopleConfig(), run=folder.root) as people:
             return people.judge(prompts, completions)
 
     return folder.records("judgements.parquet", Judgement, compute)
+
+
+def _asked(raters: RatersConfig) -> dict[str, Any]:
+    """Settings of the queue, for `prefloop annotate`: rankings of so many answers by so many people."""
+    if raters.ranked == 2:
+        return {"kind": "pairwise", "overlap": raters.overlap}
+    return {"kind": "ranking", "overlap": raters.overlap, "selection.ranked": raters.ranked}
 
 
 def strengths(scores: Sequence[Judgement]) -> dict[str, float]:
@@ -152,6 +165,7 @@ def _reinforced(
         folder.log("step", **row)
 
     if not (out / "training.json").exists():
+        sample = sampler_of(recipe, head, number, folder.root / "work" / "sync")
         with folder.timed("reinforce"), Scorer(reward_model) as scorer:
             train_policy_gradient(
                 head.load(),
@@ -164,6 +178,7 @@ def _reinforced(
                 round_=number,
                 initial=start.load() if config.reference == "initial" and head.model != start.model else None,
                 max_new_tokens=recipe.generation.max_new_tokens,
+                sample=sample,
                 look=_look(recipe, number, watched, execution),
                 stop=_kl_stop(recipe.guards),
                 log=log,
@@ -171,6 +186,21 @@ def _reinforced(
             )
     history = read_json(out / "training.json")["history"]
     return [_point(number, row) for row in history if "watched/accuracy" in row]
+
+
+def sampler_of(recipe: Recipe, head: Head, number: int, work: Path) -> Sampler | None:
+    """vLLM with the weights of now, where the recipe generates by it; None: the model that trains answers itself."""
+    if recipe.generation.engine != "vllm":
+        return None
+    from prefloop.generation.vllm import load_engine, lora_options, synced_sampler
+
+    assert isinstance(recipe.loop, RlhfConfig)
+    config, dtype = recipe.loop.rl, recipe.policy.dtype
+    options = {} if config.method == "full" else lora_options(config.lora_rank)
+    engine = load_engine(
+        head.model, "bfloat16" if dtype == NF4 else dtype, {**options, "gpu_memory_utilization": ENGINE_SHARE}
+    )
+    return synced_sampler(engine, work, round_=number)
 
 
 def _look(

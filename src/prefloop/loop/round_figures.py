@@ -41,6 +41,8 @@ def round_figures(
     since_last = against(recipe, loop.test, after.examined, standing.examined, "previous")
     config = recipe.loop.rl if isinstance(recipe.loop, RlhfConfig) else recipe.training
     reference = first if config.reference == "initial" else standing
+    changes = _changes(loop, since_start, since_last)
+    changes["watched"]["length"] = _lengths(after, first, {prompt.id for prompt in loop.watched})
     return {
         "round": number,
         "lineage": {
@@ -52,7 +54,7 @@ def round_figures(
         "judge": outcome.judge,
         "reward_model": outcome.reward_model,
         "training": {**outcome.training, "kl": _kl(loop, reference.head, after)},
-        **_changes(loop, since_start, since_last),
+        **changes,
         **_answers(loop, after, first),
         "curve": outcome.curve,
     }
@@ -69,13 +71,17 @@ def _changes(loop: Loop, since_start: Values, since_last: Values) -> dict[str, A
     return {**found["reported"], "watched": {**watched, "accuracy": watched["accuracy"]["estimate"]}}
 
 
+def _lengths(standing: Standing, first: Standing, among: set[str]) -> dict[str, Any]:
+    """Of the greedy answers to the prompts whose ids are `among`."""
+    mine, theirs = ([c for c in s.examined.greedy if c.prompt_id in among] for s in (standing, first))
+    return length_figures(mine, theirs)
+
+
 def _answers(loop: Loop, standing: Standing, first: Standing) -> dict[str, Any]:
     """How long and how different the answers are."""
-    reported = loop.reported
-    mine, theirs = ([c for c in s.examined.greedy if c.prompt_id in reported] for s in (standing, first))
     return {
         "valid": standing.examined.valid,
-        "length": length_figures(mine, theirs),
+        "length": _lengths(standing, first, loop.reported),
         "diversity": diversity_figures(standing.examined.sampled),
     }
 

@@ -21,7 +21,7 @@ from prefloop.loop.examined import Examined, examine
 from prefloop.loop.guard_rules import Finding
 from prefloop.loop.guards import best, ends, judge_round, promoted
 from prefloop.loop.heads import Head
-from prefloop.loop.loop_baselines import loop_baselines
+from prefloop.loop.loop_baselines import Beside, loop_baselines
 from prefloop.loop.preference_round import Outcome, iterative_round
 from prefloop.loop.report_rounds import report_loop
 from prefloop.loop.rlhf import Collect, rlhf_round
@@ -34,7 +34,7 @@ from prefloop.models.load import base_lineage
 from prefloop.progress import note
 from prefloop.records import Prompt, content_id
 from prefloop.store.files import write_json
-from prefloop.store.run_folder import RunFolder
+from prefloop.store.run_folder import MANIFEST, RunFolder, read_manifest
 
 
 def run_loop(
@@ -51,7 +51,8 @@ def run_loop(
 
     Args:
         seeds: how many seeds to run, from ``recipe.seed`` on; the first lives in `out`, the others in
-            ``out/seeds/N``. Every seed starts from the same policy and is asked the same test questions.
+            ``out/seeds/N``. Every seed starts from the same policy and is asked the same test questions. A finished
+            loop may be resumed with more of them, or with baselines.
         collect: has simulated raters rank the answers of a round's folder (the annotation app's, given by the caller).
         baselines: also SFT on the chosen answers of each round, best-of-K, and one long run of as many judgements, all
             for the first seed.
@@ -67,11 +68,14 @@ def run_loop(
         raise ConfigError(f"recipe {recipe.name} has no loop section: it is run by 'prefloop run'")
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
-    identity = {"recipe": recipe.settings, "seeds": seeds, "baselines": baselines}
-    identity["policy"] = base_lineage(recipe.policy.model).id
+    identity = {"recipe": recipe.settings, "policy": base_lineage(recipe.policy.model).id}
     with RunFolder.open(Path(out), identity, resume, overwrite) as folder:
         if folder.finished:
-            return dict(folder.document("rounds.json", dict))
+            known = read_manifest(folder.root)
+            if seeds <= len(known["seeds"]) and (known["baselines"] or not baselines):
+                return dict(folder.document("rounds.json", dict))
+            seeds, baselines = max(seeds, len(known["seeds"])), baselines or known["baselines"]
+            folder.path(MANIFEST).unlink()
         set_threads(recipe.threads)
         software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(set_threads(0))})
         found = {recipe.seed: _seed(recipe, folder, collect, baselines)}
@@ -92,6 +96,7 @@ def run_loop(
                 "lineage": [row["lineage"] for row in whole["rounds"]],
                 "best": whole["best"],
                 "seeds": sorted(found),
+                "baselines": baselines,
             }
         )
         return whole
@@ -105,16 +110,18 @@ def _seed(recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines:
         loop = _loop(recipe, folder, execution, collect)
         first = Standing(start, _examine(loop, 0, start))
         history = [loop.round_folder(0).document("round.json", lambda: start_figures(loop, first))]
-        standing, stopped = first, None
+        standing, stopped, done = first, None, [first]
         for number in range(1, _rounds(recipe) + 1):
             found, after = _round(loop, number, first, standing, history)
             history.append(found)
+            done.append(after)
             standing = after if found["promoted"] else standing
             if stopped := _ended(loop, number, found):
                 break
         compared: dict[str, Any] = {}
         if baselines:
-            compared = folder.document("baselines.json", lambda: loop_baselines(loop, first, len(history) - 1))
+            beside = Beside(first, done[best(history)])
+            compared = folder.document("baselines.json", lambda: loop_baselines(loop, beside, len(history) - 1))
     return {
         "schema": 1,
         "method": recipe.loop.name if recipe.loop else "",
@@ -253,6 +260,6 @@ def _ended(loop: Loop, number: int, found: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _curves(loop: Loop, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    points = [point for row in history for point in row.get("curve", [])]
-    label = "guards on" if loop.recipe.guards.enabled else "guards off"
-    return {label: points} if points else {}
+    """Every round's own: each has its own reward model, and may have its own reference."""
+    guards = "guards on" if loop.recipe.guards.enabled else "guards off"
+    return {f"round {row['round']}, {guards}": row["curve"] for row in history if row.get("curve")}

@@ -273,16 +273,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def seed_summary(values: Sequence[float | None]) -> dict[str, float | None]:
     """Mean, least, greatest and sample standard deviation over seeds, which are never pooled as questions.
 
-    None (not measured for that seed) is left out; what cannot be computed is None.
+    ``ci_low`` and ``ci_high`` are Student's 95% interval of the mean: what another set of seeds would give, on the same
+    questions. None (not measured for that seed) is left out; what cannot be computed is None.
 
-    >>> seed_summary([1.0, 3.0])
-    {'mean': 2.0, 'min': 1.0, 'max': 3.0, 'sd': 1.4142135623730951}
+    >>> seed_summary([1.0, 3.0])["mean"], seed_summary([1.0, 3.0])["sd"]
+    (2.0, 1.4142135623730951)
     """
     array = _floats([value for value in values if value is not None])
-    if not len(array):
-        return dict.fromkeys(("mean", "min", "max", "sd"))
-    spread = float(array.std(ddof=1)) if len(array) > 1 else None
-    return {"mean": float(array.mean()), "min": float(array.min()), "max": float(array.max()), "sd": spread}
+    count = len(array)
+    if not count:
+        return dict.fromkeys(("mean", "min", "max", "sd", "ci_low", "ci_high"))
+    mean = float(array.mean())
+    found: dict[str, float | None] = {"mean": mean, "min": float(array.min()), "max": float(array.max())}
+    if count < 2:
+        return {**found, "sd": None, "ci_low": None, "ci_high": None}
+    spread = float(array.std(ddof=1))
+    half = float(stats.t.ppf(0.975, count - 1)) * spread / sqrt(count)
+    return {**found, "sd": spread, "ci_low": mean - half, "ci_high": mean + half}
 
 
 def _floats(values: Values) -> NDArray[np.float64]:

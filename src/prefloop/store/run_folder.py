@@ -22,6 +22,8 @@ from prefloop.store.journal import FileJournal
 from prefloop.store.tables import Record, read_records, write_records
 
 RECIPE, MANIFEST, LOG, LOCK, WORK = "recipe.json", "manifest.json", "log.jsonl", ".lock", "work"
+ASKED = "annotation.json"
+"""Settings of the queue that a loop asks people by; `prefloop annotate` of its folder takes them."""
 PROJECT = "annotation.db"
 """Where people judge the run's answers (`prefloop annotate`): it goes on changing, and no stage reads it."""
 
@@ -174,7 +176,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = read_json(path)
         return manifest
     if (root / RECIPE).exists():
-        raise StoreError(f"the run in {root} is not finished: go on with 'prefloop run … --out {root} --resume'")
+        raise StoreError(
+            f"the run in {root} is not finished: go on with the command that began it, --out {root} and --resume"
+        )
     raise StoreError(f"{root} is not a run folder: it has no {RECIPE}")
 
 
