@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from prefloop.config.judges import ExecutionConfig, JudgeConfig, with_members
-from prefloop.config.loop import PLACES, GuardsConfig, LoopConfig
+from prefloop.config.loop import PLACES, GuardsConfig, LoopConfig, SelfRewardingConfig
 from prefloop.config.section import Section, short_form
 from prefloop.config.tasks import NbaTaskConfig, TaskConfig
 from prefloop.config.training import Idle, TrainingConfig, Tuning
@@ -275,8 +275,9 @@ def _explain(finding: Any, model: Any = None, prefix: str = "") -> str:
         return (
             f"{place}: no {names[-1]} is called '{finding['ctx']['tag']}'; there are {known}; or give module:function"
         )
-    message = finding["msg"][0].lower() + finding["msg"][1:]
-    return f"{place}: {message}, not {finding['input']!r}"
+    message = finding["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(finding["input"], dict | list) else f", not {finding['input']!r}"
+    return f"{place}: {message[0].lower()}{message[1:]}{given}"
 
 
 def _walk(location: Sequence[str | int], model: Any) -> tuple[list[str], Any]:
@@ -346,7 +347,7 @@ def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
 
 
 def _drop_idle_inside(content: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """The same for the sections inside a loop's."""
+    """The same for the sections inside a loop's, and for what seed data of one's own takes the place of."""
     for place, kind in PLACES.items():
         section: Any = content
         for name in place.split("."):
@@ -356,6 +357,10 @@ def _drop_idle_inside(content: dict[str, Any], overrides: dict[str, Any]) -> Non
                 for option in options:
                     if f"{place}.{option}" not in overrides:
                         section.pop(option, None)
+    if overrides.get("loop.seed_data") is not None and isinstance(content.get("loop"), dict):
+        for option in SelfRewardingConfig.made:
+            if f"loop.{option}" not in overrides:
+                content["loop"].pop(option, None)
 
 
 def _without_effect(recipe: Recipe) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of one round of a loop, from its records: length, diversity, the judge's health, contrast, accuracy.
+"""Figures of one round of a loop, from its records: length, diversity, the judge's health, accuracy.
 
 They are what guards judge and what the page of all rounds shows. A figure that the records cannot give is None, and an
 answer without a score takes part in none.
@@ -15,14 +15,11 @@ from prefloop.errors import DataError
 from prefloop.evaluation.metrics import token_count
 from prefloop.maths.diversity import distinct_n, word_tokens
 from prefloop.maths.statistics import SHARE, Interval, clustered_mean_interval, paired_bootstrap
-from prefloop.preferences.build import similarity
-from prefloop.records import Completion, Judgement, Preference, Prompt
+from prefloop.records import Completion, Judgement, Prompt
 from prefloop.tasks.nba.text import normalised
 
 UNMEASURED = "not measured"
 """Name of the finding that lists the guards whose figures a round does not have."""
-COMPARED = 300
-"""Most pairs whose texts are compared: edit similarity takes a millisecond each."""
 CLOSE = 1e-9
 """Scores nearer than this are equal: averages of several verdicts differ in their last digit."""
 
@@ -89,21 +86,6 @@ def judge_health(judgements: Sequence[Judgement], highest: float | None = None) 
     }
 
 
-def contrast_figures(preferences: Sequence[Preference], completions: Sequence[Completion]) -> dict[str, float | None]:
-    """How far apart chosen and rejected answers are.
-
-    Returns:
-        ``margin_mean``: mean difference of their scores. ``similarity``: mean edit similarity of their texts, of at
-        most 300 pairs, those with the lowest ids, which are hashes.
-    """
-    text = {completion.id: completion.text for completion in completions}
-    drawn = sorted(preferences, key=lambda preference: preference.id)[:COMPARED]
-    return {
-        "margin_mean": _mean([preference.margin for preference in preferences]),
-        "similarity": _mean([similarity(text[p.chosen], text[p.rejected]) for p in drawn]),
-    }
-
-
 def prompt_overlap(
     prompts: Sequence[Prompt], earlier: Sequence[Prompt], evaluation: Sequence[Prompt]
 ) -> dict[str, int]:
@@ -150,42 +132,28 @@ def round_accuracy(
     return found
 
 
-def over_optimisation(
-    curve: Sequence[Mapping[str, Any]], clusters: Mapping[str, str] | None = None, *, seed: int = 0, draws: int = 10_000
-) -> dict[str, Any] | None:
+def over_optimisation(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Where the proxy still rises and true accuracy falls (Gao et al. 2022, 2210.10760); None without an accuracy.
 
     Compares the state with the highest accuracy, of equal ones the first, with the last one. The highest of several
-    noisy figures is too high by chance: the interval is that of the difference of these two states and does not allow
-    for having picked one, so read a small drop as none.
+    noisy figures is too high by chance: read a small fall as none.
 
     Args:
-        curve: one row per look, in order: ``iteration``, ``kl`` (nats per answer), ``proxy``, ``accuracy``, and
-            ``correct`` (1 or 0 by prompt id) where the drop is to have an interval. Rows without an accuracy are
-            passed over.
-        clusters: template by prompt id.
+        curve: of one training against one proxy: one row per look, in order: ``iteration``, ``kl`` (nats per answer),
+            ``proxy`` and ``accuracy``. Rows without an accuracy are passed over.
 
     Returns:
-        ``peak`` and ``last``, the two rows without ``correct``; ``proxy_rise`` from peak to last; ``drop``, the fall
-        of accuracy, with ``ci_low`` and ``ci_high`` (None without ``correct``); and ``over_optimised``: the proxy rose
-        while accuracy fell.
+        ``peak`` and ``last``, the two rows; ``proxy_rise`` and ``fall`` of accuracy from peak to last; and
+        ``over_optimised``: the proxy rose while accuracy fell.
     """
     rows = [row for row in curve if row.get("accuracy") is not None]
     if not rows:
         return None
     peak, last = max(rows, key=lambda row: row["accuracy"]), rows[-1]
-    drop: dict[str, Any] = {"estimate": peak["accuracy"] - last["accuracy"], "ci_low": None, "ci_high": None}
-    if peak is not last and peak.get("correct") and last.get("correct"):
-        drop = round_accuracy(last["correct"], peak["correct"], clusters or {}, seed, draws)["gain"]
-    first, final = peak.get("proxy"), last.get("proxy")
+    first, final, fall = peak.get("proxy"), last.get("proxy"), peak["accuracy"] - last["accuracy"]
     rise = None if first is None or final is None else final - first
-    return {
-        "peak": {name: value for name, value in peak.items() if name != "correct"},
-        "last": {name: value for name, value in last.items() if name != "correct"},
-        "proxy_rise": rise,
-        "drop": drop,
-        "over_optimised": rise is not None and rise > 0 and drop["estimate"] > 0,
-    }
+    over = rise is not None and rise > 0 and fall > 0
+    return {"peak": peak, "last": last, "proxy_rise": rise, "fall": fall, "over_optimised": over}
 
 
 def estimate(interval: Interval) -> dict[str, float]:
