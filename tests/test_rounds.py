@@ -142,7 +142,14 @@ class TestAccuracy:
 
 
 def look(iteration: int, proxy: float | None, accuracy: float | None) -> dict[str, Any]:
-    return {"round": 1, "iteration": iteration, "kl": float(iteration), "proxy": proxy, "accuracy": accuracy}
+    return {
+        "round": 1,
+        "iteration": iteration,
+        "kl": float(iteration),
+        "proxy": proxy,
+        "accuracy": accuracy,
+        "questions": 200,
+    }
 
 
 class TestOverOptimisation:
@@ -161,6 +168,7 @@ class TestOverOptimisation:
             [look(0, 1.0, 0.7), look(5, 0.5, 0.6)],  # both fall: not by the proxy
             [look(0, None, 0.7), look(5, None, 0.6)],
             [look(0, 1.0, 0.7)],
+            [look(0, 0.0, 0.5), look(5, 1.0, 0.90), look(9, 2.0, 0.84)],  # 1.96 errors: 0.0656
         ],
     )
     def test_anything_else_is_not(self, curve: list[dict[str, Any]]) -> None:

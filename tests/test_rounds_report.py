@@ -112,7 +112,13 @@ def looks(fall: float, last: int) -> list[dict[str, Any]]:
     for i in range(last + 1):
         distance = 0.3 * i
         accuracy = 0.54 + 0.06 * min(distance, 3) - fall * max(0.0, distance - 3)
-        figures = {"kl": distance**2, "proxy": 0.4 * distance - 0.2, "accuracy": accuracy, "length": 88 + i}
+        figures = {
+            "questions": 200,
+            "kl": distance**2,
+            "proxy": 0.4 * distance - 0.2,
+            "accuracy": accuracy,
+            "length": 88 + i,
+        }
         rows.append({"round": 1 + i // 10, "iteration": 5 * i, **figures})
     return rows
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -20,6 +21,8 @@ from prefloop.tasks.nba.text import normalised
 
 UNMEASURED = "not measured"
 """Name of the finding that lists the guards whose figures a round does not have."""
+Z = 1.96
+"""Standard errors on either side of a 95% interval."""
 CLOSE = 1e-9
 """Scores nearer than this are equal: averages of several verdicts differ in their last digit."""
 
@@ -135,16 +138,17 @@ def round_accuracy(
 def over_optimisation(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Where the proxy still rises and true accuracy falls (Gao et al. 2022, 2210.10760); None without an accuracy.
 
-    Compares the state with the highest accuracy, of equal ones the first, with the last one. The highest of several
-    noisy figures is too high by chance: read a small fall as none.
+    Compares the state with the highest accuracy, of equal ones the first, with the last one. A fall within 1.96
+    standard errors of two independent shares is read as none: strict for answers to the same questions, since the
+    highest of several noisy figures is too high by chance.
 
     Args:
         curve: of one training against one proxy: one row per look, in order: ``iteration``, ``kl`` (nats per answer),
-            ``proxy`` and ``accuracy``. Rows without an accuracy are passed over.
+            ``proxy``, ``accuracy`` and the number of ``questions`` it is of. Rows without an accuracy are passed over.
 
     Returns:
         ``peak`` and ``last``, the two rows; ``proxy_rise`` and ``fall`` of accuracy from peak to last; and
-        ``over_optimised``: the proxy rose while accuracy fell.
+        ``over_optimised``: the proxy rose while accuracy fell beyond chance.
     """
     rows = [row for row in curve if row.get("accuracy") is not None]
     if not rows:
@@ -152,7 +156,8 @@ def over_optimisation(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     peak, last = max(rows, key=lambda row: row["accuracy"]), rows[-1]
     first, final, fall = peak.get("proxy"), last.get("proxy"), peak["accuracy"] - last["accuracy"]
     rise = None if first is None or final is None else final - first
-    over = rise is not None and rise > 0 and fall > 0
+    error = sqrt(sum(row["accuracy"] * (1 - row["accuracy"]) / row["questions"] for row in (peak, last)))
+    over = rise is not None and rise > 0 and fall > Z * error
     return {"peak": peak, "last": last, "proxy_rise": rise, "fall": fall, "over_optimised": over}
 
 

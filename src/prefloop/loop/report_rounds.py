@@ -26,9 +26,9 @@ def report_loop(root: Path, out: Path, beside: Sequence[Path] = ()) -> Path:
         DataError: one of `beside` has no such curves.
     """
     found, recipe = read_json(root / ROUNDS), read_json(root / "recipe.json")["recipe"]
-    curves = dict(found["curves"])
+    curves = _curves(root)
     for other in beside:
-        curves |= _curves(other)
+        curves |= {f"{other.name}, {label}": points for label, points in _asked_curves(other).items()}
     options = [f"--seeds {len(found['seeds'])}"] if found["seeds"] else []
     options += ["--baselines"] if found["baselines"] else []
     context = RoundsContext(
@@ -41,8 +41,14 @@ def report_loop(root: Path, out: Path, beside: Sequence[Path] = ()) -> Path:
 
 
 def _curves(root: Path) -> dict[str, Any]:
-    path = root / ROUNDS
-    curves = read_json(path)["curves"] if path.is_file() else {}
+    """Reward and accuracy along each round's training, with the number of questions that the accuracy is of."""
+    questions = read_json(root / "recipe.json")["recipe"]["guards"]["watched"]
+    curves = read_json(root / ROUNDS)["curves"]
+    return {label: [{**point, "questions": questions} for point in points] for label, points in curves.items()}
+
+
+def _asked_curves(root: Path) -> dict[str, Any]:
+    curves = _curves(root) if (root / ROUNDS).is_file() else {}
     if not curves:
         raise DataError(f"{root} has no curves of reward and accuracy: give the folder of a finished loop with RL")
-    return {f"{root.name}, {label}": points for label, points in curves.items()}
+    return curves
