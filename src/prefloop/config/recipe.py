@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from prefloop.config.judges import ExecutionConfig, JudgeConfig, with_members
 from prefloop.config.loop import PLACES, GuardsConfig, LoopConfig, SelfRewardingConfig
+from prefloop.config.sampling import Sampling
 from prefloop.config.section import Section, short_form
 from prefloop.config.tasks import NbaTaskConfig, TaskConfig
 from prefloop.config.training import Idle, TrainingConfig, Tuning
@@ -52,6 +53,16 @@ class GenerationConfig(Section):
     endpoint: str | None = Field(None, description="base URL of an OpenAI-compatible server that has the policy")
     served_model: str | None = Field(None, description="the policy's name there; none: policy.model")
     key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the server's key")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How K candidates are drawn."""
+        return Sampling(self.k, self.temperature, self.top_p, self.top_k, max_new_tokens=self.max_new_tokens)
+
+    @property
+    def greedy(self) -> Sampling:
+        """One answer, the likeliest token at each step."""
+        return Sampling(k=1, greedy=True, max_new_tokens=self.max_new_tokens)
 
 
 class PreferenceConfig(Section):

@@ -51,9 +51,7 @@ def sample_candidates(
         ModelError: a model or server that is not there or refuses; the extra ``prefloop[vllm]`` is not installed.
     """
     settings = recipe.generation
-    sampling = Sampling(
-        settings.k, settings.temperature, settings.top_p, settings.top_k, max_new_tokens=settings.max_new_tokens
-    )
+    sampling = settings.sampling
     found = _of_the_policy(recipe, policies, prompts, sampling, journal, round_)
     load = partial(load_policy, dtype=recipe.policy.dtype, device=recipe.policy.device)
     others = Policies({name: partial(load, name) for name in settings.others})

@@ -12,7 +12,6 @@ from typing import Any
 
 from prefloop.config.objectives import LOSS_OPTIONS
 from prefloop.config.recipe import Recipe, TrainingConfig
-from prefloop.config.sampling import Sampling
 from prefloop.evaluation.metrics import majority_correct
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.policies import initial_policy, load_checkpoint
@@ -65,24 +64,22 @@ def _correct(folder: RunFolder, test: list[Prompt], side: str) -> list[float]:
 def _sft(
     recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, prompts: list[Prompt], test: list[Prompt]
 ) -> list[float]:
-    """SFT on the chosen answers of the same pairs, with twice the epochs: DPO reads two answers per pair."""
+    """SFT on the chosen answers of the same pairs."""
     out = folder.root / "baselines" / "sft"
-    settings = recipe.training.model_dump(exclude=set(LOSS_OPTIONS))
-    config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
-    tuned_recipe = recipe.model_copy(update={"training": config})
+    tuned_recipe = by_sft(recipe)
     if not (out / "training.json").exists():
         train_preferences(
             initial_policy(recipe),
             folder.records("preferences.parquet", Preference, lambda _: []),
             {c.id: c for c in folder.records("completions.parquet", Completion, lambda _: [])},
             {prompt.id: prompt for prompt in prompts},
-            config,
+            tuned_recipe.training,
             out,
             work=folder.root / "work" / "baseline-sft",
             seed=recipe.seed,
             log=lambda row: folder.log("step", baseline="sft", **row),
         )
-    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    greedy = recipe.generation.greedy
     judgements = answered(
         recipe, folder, judge, lambda: merged(load_checkpoint(tuned_recipe, out)), test, greedy, "baselines/sft-"
     )[1]
@@ -90,13 +87,18 @@ def _sft(
     return [found[prompt.id] for prompt in test]
 
 
+def by_sft(recipe: Recipe) -> Recipe:
+    """The recipe with SFT in place of its objective, for twice the epochs: a pair has two answers, SFT reads one."""
+    settings = recipe.training.model_dump(exclude=set(LOSS_OPTIONS))
+    config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
+    return recipe.model_copy(update={"training": config})
+
+
 def _samples(
     recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, test: list[Prompt]
 ) -> tuple[list[Completion], dict[str, Judgement]]:
-    sampling = Sampling(recipe.generation.k, max_new_tokens=recipe.generation.max_new_tokens)
-    completions, judgements = answered(
-        recipe, folder, judge, partial(initial_policy, recipe), test, sampling, "baselines/samples-"
-    )
+    policy, sampling = partial(initial_policy, recipe), recipe.generation.sampling
+    completions, judgements = answered(recipe, folder, judge, policy, test, sampling, "baselines/samples-")
     return completions, {judgement.completion_ids[0]: judgement for judgement in judgements}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import Recipe, load_recipe
-from prefloop.config.sampling import Sampling
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
 from prefloop.generation.generate import generate_completions
@@ -95,9 +94,8 @@ class InstructionSet:
     @cached_property
     def _generated(self) -> tuple[dict[str, Any], list[Row]]:
         train = self._prompts[0]
-        settings = self.recipe.generation
-        sampling = Sampling(settings.k, settings.temperature, settings.top_p, settings.top_k, settings.max_new_tokens)
-        answers = generate_completions(initial_policy(self.recipe), train, sampling, seed=self.recipe.seed)
+        policy, sampling = initial_policy(self.recipe), self.recipe.generation.sampling
+        answers = generate_completions(policy, train, sampling, seed=self.recipe.seed)
         with execution_judge(self.recipe) as judge:
             judged = {j.completion_ids[0]: j for j in judge.judge(train, answers)}
         right = [a for a in answers if judged[a.id].objectives.get("correct") == 1]

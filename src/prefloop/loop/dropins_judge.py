@@ -245,7 +245,7 @@ class JudgeTrial:
 
     def classify(self) -> Step:
         """Step 5, a test of its own: without an example, can the policy tell which questions have no answer?"""
-        sampling = Sampling(1, greedy=True, max_new_tokens=self.recipe.generation.max_new_tokens)
+        sampling = self.recipe.generation.greedy
         answers = generate_completions(self._policy, self._questions, sampling, seed=self.recipe.seed)
         answerable = {prompt.id: prompt.meta["answerable"] for prompt in self._questions}
         hits = sum(is_refusal(answer.text) != answerable[answer.prompt_id] for answer in answers)

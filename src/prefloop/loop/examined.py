@@ -66,8 +66,7 @@ def examine(
         return loaded[0]
 
     longest = recipe.generation.max_new_tokens
-    greedy = Sampling(k=1, greedy=True, max_new_tokens=longest)
-    best = generated(recipe, folder, policy, test, greedy, "evaluation/greedy-")
+    best = generated(recipe, folder, policy, test, recipe.generation.greedy, "evaluation/greedy-")
     drawn = generated(
         recipe,
         folder,

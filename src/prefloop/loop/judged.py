@@ -10,7 +10,6 @@ from typing import Any
 
 from prefloop.config.judges import JudgeConfig
 from prefloop.config.recipe import Recipe
-from prefloop.config.sampling import Sampling
 from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
 from prefloop.judging.groups import require_scored
 from prefloop.judging.open import open_judge
@@ -32,7 +31,7 @@ Sides = tuple[Sequence[Completion], Sequence[Completion]]
 
 def judged_evaluation(recipe: Recipe, folder: RunFolder, policies: Policies, test: Sequence[Prompt]) -> dict[str, Any]:
     """Greedy answers of both policies to unseen prompts, judged; figures go to ``evaluation.json``."""
-    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    greedy = recipe.generation.greedy
     after, before = (
         generated(recipe, folder, partial(policies.__getitem__, side), test, greedy, f"evaluation/{side}-greedy-")
         for side in ("after", "before")

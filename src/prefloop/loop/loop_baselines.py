@@ -8,12 +8,9 @@ from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.loop import RlhfConfig, SelfRewardingConfig
-from prefloop.config.objectives import LOSS_OPTIONS
-from prefloop.config.recipe import Recipe
-from prefloop.config.sampling import Sampling
-from prefloop.config.training import TrainingConfig
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.open import open_judge
+from prefloop.loop.baselines import by_sft
 from prefloop.loop.examined import Values, against, cluster, examine
 from prefloop.loop.heads import Head
 from prefloop.loop.preference_round import Learned, by_recipe, candidates, judged, paired, read_learned, spin, tuned
@@ -46,11 +43,11 @@ def loop_baselines(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
 
 
 def _sft(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
-    """SFT on each round's chosen answers, from the SFT of the round before; twice the epochs, as DPO reads two answers.
+    """SFT on each round's chosen answers, from the SFT of the round before.
 
     The answers are those of the loop's own rounds, so this chain has the benefit of the loop's better samples.
     """
-    recipe, found, start = _by_sft(loop.recipe), {}, beside.first.head
+    recipe, found, start = by_sft(loop.recipe), {}, beside.first.head
     head = start
     for number in range(1, rounds + 1):
         place = loop.folder.inner(f"{FOLDER}/sft-{number}")
@@ -58,12 +55,6 @@ def _sft(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
         head = head.trained(place.root / "checkpoint", recipe.training)
         found[f"sft_round_{number}"] = _figures(loop, beside, place, head, f"SFT on chosen answers, round {number}")
     return found
-
-
-def _by_sft(recipe: Recipe) -> Recipe:
-    settings = recipe.training.model_dump(exclude=set(LOSS_OPTIONS))
-    config = TrainingConfig(**{**settings, "objective": "sft", "epochs": 2 * recipe.training.epochs})
-    return recipe.model_copy(update={"training": config})
 
 
 def _figures(loop: Loop, beside: Beside, place: RunFolder, head: Head, label: str) -> dict[str, Any]:
@@ -120,8 +111,7 @@ def _best_of_k(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     assert loop.execution is not None
     recipe, place = loop.recipe, loop.folder.inner(f"{FOLDER}/best-of-k")
     prompts = [prompt for prompt in loop.test if prompt.id in loop.reported]
-    drawn = recipe.generation
-    sampling = Sampling(drawn.k, drawn.temperature, drawn.top_p, drawn.top_k, max_new_tokens=drawn.max_new_tokens)
+    sampling = recipe.generation.sampling
     samples = place.records(
         "completions.parquet",
         Completion,

@@ -13,7 +13,6 @@ from typing import Any
 from prefloop.config.judges import PeopleConfig
 from prefloop.config.loop import GuardsConfig, RatersConfig, RlhfConfig
 from prefloop.config.recipe import Recipe
-from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError
 from prefloop.evaluation.rounds import judge_health
 from prefloop.generation.generate import generate_completions
@@ -209,7 +208,7 @@ def _look(
     """Execution accuracy on the watched questions while the policy learns: for the plot, nothing is decided by it."""
     if execution is None:
         return None
-    judge, greedy = execution, Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    judge, greedy = execution, recipe.generation.greedy
 
     def look(policy: Policy, iteration: int) -> dict[str, float]:
         answers = generate_completions(policy, watched, greedy, seed=recipe.seed, round_=number, label="look")

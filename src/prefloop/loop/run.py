@@ -217,7 +217,7 @@ def compared_answers(
     recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, policies: Policies, test: list[Prompt]
 ) -> dict[str, Answers]:
     """Greedy answers before and after to every test question, and samples at T=1 for the subset, all judged."""
-    greedy = Sampling(k=1, greedy=True, max_new_tokens=recipe.generation.max_new_tokens)
+    greedy = recipe.generation.greedy
     sampled = Sampling(recipe.evaluation.samples, max_new_tokens=recipe.generation.max_new_tokens)
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
     found = {}
