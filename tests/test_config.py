@@ -15,12 +15,26 @@ from prefloop.config.recipe import (
     RECIPES,
     UNREAD_BY_LOOPS,
     Recipe,
+    as_written,
     idle_in_evaluation,
     load_recipe,
     parse_recipe,
     shipped_recipes,
 )
 from prefloop.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("changes", [{}, {"training.objective": "simpo", "training.beta": 2.0}])
+def test_what_a_report_shows_of_a_recipe_can_be_read_again(name: str, changes: dict[str, Any]) -> None:
+    recipe = load_recipe(name, changes)
+    shown = yaml.safe_load(yaml.safe_dump(as_written(recipe.settings), sort_keys=False, allow_unicode=True))
+    assert parse_recipe(shown).settings == recipe.settings
+
+
+def test_seed_data_of_ones_own_can_be_read_again(tmp_path: Path) -> None:
+    recipe = load_recipe("self-rewarding", {"loop.seed_data": str(tmp_path)})
+    assert parse_recipe(as_written(recipe.settings)).settings == recipe.settings
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

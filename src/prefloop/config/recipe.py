@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -185,6 +186,21 @@ def parse_recipe(content: dict[str, Any], place: str = "recipe") -> Recipe:
     if findings:
         raise ConfigError(_message(place, findings))
     return recipe
+
+
+def as_written(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a recipe as a file that can be read again: without the options that have no effect there."""
+    content = deepcopy(settings)
+    loop = content.get("loop") or {}
+    for option in SelfRewardingConfig.made if loop.get("seed_data") else ():
+        loop.pop(option, None)
+    for finding in _without_effect(Recipe.model_validate(content)):
+        *parents, last = finding.partition(":")[0].split(".")
+        here = content
+        for name in parents:
+            here = here[name]
+        here.pop(last, None)
+    return content
 
 
 Kind = TypeVar("Kind", bound=Tuning)

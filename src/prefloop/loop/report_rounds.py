@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from prefloop.config.recipe import as_written
 from prefloop.errors import DataError
 from prefloop.evaluation.rounds_report import RoundsContext, write_rounds_report
 from prefloop.store.files import read_json
@@ -34,7 +35,7 @@ def report_loop(root: Path, out: Path, beside: Sequence[Path] = ()) -> Path:
     context = RoundsContext(
         name=recipe["name"],
         command=" ".join(["prefloop loop recipe.yaml", *options]),
-        recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+        recipe=yaml.safe_dump(as_written(recipe), sort_keys=False, allow_unicode=True),
         versions=read_json(root / "stages" / "software.json"),
     )
     return write_rounds_report({**found, "curves": curves}, context, out)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prefloop.config.recipe import as_written
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
 from prefloop.evaluation.tables import correct, shown_prompts
 from prefloop.judging.execution import ROWS_KEPT
@@ -70,7 +71,7 @@ def report_run(root: Path, out: Path) -> Path:
         families=FAMILIES,
         traps=TRAPS,
         command=_command(identity),
-        recipe=_yaml(recipe),
+        recipe=_yaml(as_written(recipe)),
         versions=read_json(root / "stages" / "software.json"),
         lineage=read_json(root / "stages" / "lineage.json"),
         hashes={name: file_hash(root / name) for name in HASHED},
