@@ -242,13 +242,14 @@ def _seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     gains = [row["gain"]["estimate"] if row["gain"] else 0.0 for row in rows]  # the start gains nothing on itself
     names = sorted({name for row in rows for name in row["accuracies"]})
-    accuracies = {name: _over_seeds([row["accuracies"].get(name) for row in rows]) for name in names}
-    return {"rows": rows, "rounds": names, "accuracies": accuracies, "gain": _over_seeds(gains)}
+    accuracies = {name: _over_seeds([row["accuracies"].get(name) for row in rows], 0.0) for name in names}
+    return {"rows": rows, "rounds": names, "accuracies": accuracies, "gain": _over_seeds(gains, -1.0)}
 
 
-def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | None:
-    """The mean with Student's interval, as other estimates stand; None of fewer than two seeds."""
+def _over_seeds(values: Sequence[float | None], least: float) -> dict[str, float | None] | None:
+    """The mean with Student's interval, cut to what is possible (`least` to 1); None of fewer than two seeds."""
     found = seed_summary(values)
-    if found["ci_low"] is None:
+    low, high = found["ci_low"], found["ci_high"]
+    if low is None or high is None:
         return None
-    return {"estimate": found["mean"], "ci_low": found["ci_low"], "ci_high": found["ci_high"]}
+    return {"estimate": found["mean"], "ci_low": max(low, least), "ci_high": min(high, 1.0)}
