@@ -148,11 +148,13 @@ class _Frame:
 
 
 def _grid(frame: _Frame, ticks: Sequence[float], form: Callable[[float], str]) -> list[str]:
-    parts = []
+    parts, before = [], ""
     for tick in ticks:
-        y = frame.y(tick)
+        y, name = frame.y(tick), form(tick).replace(".0%", "%")
         parts.append(line("0", "100%", y, y, "grid"))
-        parts.append(text("0", y - 4, form(tick).replace(".0%", "%"), "note"))
+        if name != before:  # of a narrow scale several round alike
+            parts.append(text("0", y - 4, name, "note"))
+        before = name
     return parts
 
 

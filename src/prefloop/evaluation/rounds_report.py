@@ -200,10 +200,11 @@ def _charts(rounds: Mapping[str, Any]) -> dict[str, Chart]:
         _line("reward model, right over wrong", every, "reward_model", "against_truth"),
         _line("answers with the judge's highest score", every, "judge", "maximum_share"),
     ]
+    coin = [Level("a coin", 0.5)]
     drawn = {
         "accuracy": plot("Accuracy", [_line("this loop", every, "accuracy", told=True)], levels, places, percent),
         "length": plot("Length", [_line("this loop", every, "length", "ratio_start", told=True)], [], places, times),
-        "judge": plot("Judge", judges, [Level("a coin", 0.5)], places, percent),
+        "judge": plot("Judge", judges, coin if any(one.points for one in judges[:2]) else [], places, percent),
     }
     if curves := rounds.get("curves"):
         drawn["proxy"] = over_distance("Proxy reward", curves, "proxy")
