@@ -21,6 +21,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.soak  # that the engine trains as TRL does is tested in test_training.py, too
 def test_both_sides_train_the_same_thing(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     out = tmp_path / "training.json"
