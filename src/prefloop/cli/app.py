@@ -13,6 +13,7 @@ import typer
 from prefloop.cli import (
     agree,
     annotate,
+    ask,
     benchmark,
     compare,
     doctor,
@@ -67,6 +68,7 @@ app.add_typer(train.app, name="train", rich_help_panel="One stage")
 app.command(rich_help_panel="One stage")(export.export)
 app.command(rich_help_panel="The Hub")(push.push)
 app.command(rich_help_panel="The Hub")(pull.pull)
+app.command(rich_help_panel="Look and check")(ask.ask)
 app.command(rich_help_panel="Look and check")(show.show)
 app.command(rich_help_panel="Look and check")(agree.agree)
 app.command(rich_help_panel="Look and check")(doctor.doctor)
