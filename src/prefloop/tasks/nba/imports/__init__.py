@@ -1,0 +1,1 @@
+"""Real seasons from files that others wrote, as rows of the league's schema."""
