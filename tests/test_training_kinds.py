@@ -391,7 +391,7 @@ def figures(**changes: float) -> dict[str, float]:
     ("row", "words"),
     [
         (figures(loss=0.9, rewards__margins=0.0), "still at ln 2"),
-        (figures(shift__chosen=-12.0, kl=0.1), "lost more than 1 nats per token"),
+        (figures(shift__chosen=-12.0, kl__token=0.1), "lost more than 1 nats per token"),
         (figures(length__chosen=20.0), "length is learned"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.judges import ExecutionConfig, JudgeConfig
+from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError
 from prefloop.judging.open import open_judge
 from prefloop.loop.stages import messages_of, read_prompts
@@ -175,7 +176,7 @@ def _written(side: Side, prompts: Sequence[Prompt], writing: Writing, seed: int,
     if recorded and recorded.is_file() and read_json(recorded).get("method") == "qlora" and writing.dtype != "nf4":
         note(f"{side.name} learned on 4-bit weights: --dtype nf4 shows it as it was trained")
     policy = load_policy(side.model, side.adapter, writing.dtype, writing.device)
-    greedy = writing.greedy
+    greedy = Sampling(k=1, greedy=True, max_new_tokens=writing.max_new_tokens)
     return generate_completions(policy, prompts, greedy, seed=seed, journal=journal, label=f"generate {side.name}")
 
 
