@@ -79,13 +79,13 @@ from prefloop.cli import app
 def busy():
     try:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(30)
+        time.sleep(30)  # work that the interrupt ends at once
     except BaseException:
         pass
     try:
         time.sleep(30)
     finally:
-        time.sleep(1.5)
+        time.sleep(1.5)  # longer than the second after which it is raised again
         print("tidied")
 app.app = busy
 app.main()

@@ -41,10 +41,12 @@ def read_schedule(path: Path, season: int | None = None) -> Iterator[Row | BadRo
     Raises:
         DataError: the file is missing or no schedule; or nothing says of which season it is.
     """
-    named = re.search(r"(?<!\d)(19|20)\d{2}(?!\d)", path.stem)
-    if season is None and named is None:
-        raise DataError(f"{path}: its name does not say of which season it is: give --season with the end year")
-    end = season or int(named[0])  # type: ignore[index]
+    end = season
+    if end is None:
+        named = re.search(r"(?<!\d)(19|20)\d{2}(?!\d)", path.stem)
+        if named is None:
+            raise DataError(f"{path}: its name does not say of which season it is: give --season with the end year")
+        end = int(named[0])
     found = []
     for line, row in read_csv(path):
         if missing := [name for name in SCHEDULE if name not in row]:

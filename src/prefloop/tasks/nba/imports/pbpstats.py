@@ -6,6 +6,7 @@ or ``vs.``; ``MIN`` are the team's minutes, 240 and 25 for each overtime.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.errors import DataError
-from prefloop.store.files import read_json
 from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba.imports.franchises import code_from
 from prefloop.tasks.nba.imports.rows import Row, day_of, game_id, shooting, whole
@@ -58,7 +58,12 @@ def read_game_log(path: Path) -> Iterator[Row | BadRow]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    content = read_json(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise DataError(f"{path} is no game log: it is no JSON ({error})") from error
     sets = content.get("resultSets") if isinstance(content, Mapping) else None
     if not isinstance(sets, list) or not sets or not isinstance(sets[0], Mapping):
         raise DataError(f"{path} is no game log: it has no resultSets")
