@@ -1,13 +1,7 @@
 """A real PostgreSQL for tests: its own server in a temporary folder, reached by a Unix socket, gone when the test is.
 
-A module that needs one writes::
-
-    @pytest.fixture(scope="module")
-    def postgres() -> Iterator[Postgres]:
-        with running_postgres() as server:
-            yield server
-
-and each test takes a database of its own from ``postgres.create_database()``.
+The fixture ``postgres`` (`conftest`) starts one for all tests of a process; each takes a database of its own from
+``postgres.create_database()``.
 """
 
 from __future__ import annotations

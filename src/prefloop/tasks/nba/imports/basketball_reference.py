@@ -12,27 +12,21 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from prefloop.errors import DataError
-from prefloop.store.rows import BadRow, BadRowError, read_csv
+from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba.imports.franchises import code_of
 from prefloop.tasks.nba.imports.rows import Row, game_id, whole
+from prefloop.tasks.nba.imports.seasons import season_of
+from prefloop.tasks.nba.imports.tables import EASTERN, read_table
 
 SCHEDULE = ("start_time", "away_team", "away_team_score", "home_team", "home_team_score")
-EASTERN = ZoneInfo("America/New_York")
-"""The league's own dates: 1,041 of the 1,312 games of 2017-18 start on the next day in UTC."""
 WHOLE_SEASON = 82
 SHORT_SEASONS = {1999: 50, 2012: 66, 2020: None, 2021: 72}
 """Games of a team where they were not 82; None: it differs by team."""
 
 
-def is_schedule(columns: list[str]) -> bool:
-    """Whether a file's columns are those of a schedule."""
-    return set(SCHEDULE) <= set(columns)
-
-
-def read_schedule(path: Path, season: int | None = None) -> Iterator[Row | BadRow]:
+def read_schedule(path: Path, season: int | None = None, encoding: str | None = None) -> Iterator[Row | BadRow]:
     """Rows of ``games`` from a season's schedule.
 
     Args:
@@ -48,9 +42,11 @@ def read_schedule(path: Path, season: int | None = None) -> Iterator[Row | BadRo
             raise DataError(f"{path}: its name does not say of which season it is: give --season with the end year")
         end = int(named[0])
     found = []
-    for line, row in read_csv(path):
-        if missing := [name for name in SCHEDULE if name not in row]:
-            raise DataError(f"{path} is no schedule: columns {', '.join(missing)} are missing")
+    for read in read_table(path, SCHEDULE, "schedule", encoding):
+        if isinstance(read, BadRow):
+            yield read
+            continue
+        line, row = read
         try:
             found.append((line, _game(row, end)))
         except BadRowError as error:
@@ -71,7 +67,7 @@ def _game(row: Mapping[str, Any], season: int) -> dict[str, Any]:
     if start.tzinfo is None:
         raise BadRowError(f"start_time does not say in which zone it is ({row['start_time']!r})")
     day = start.astimezone(EASTERN).date()
-    if not season - 1 <= day.year <= season:
+    if season_of(day.isoformat()) != season:
         raise BadRowError(f"a game of {day} is not of season {season}")
     names = str(row["home_team"]), str(row["away_team"])
     home, away = (code_of(name, season) for name in names)

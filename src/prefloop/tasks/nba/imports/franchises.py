@@ -9,8 +9,9 @@ from prefloop.tasks.nba.teams import teams
 
 _OTHER_CODES = {"BKN": "BRK", "CHA": "CHO", "PHX": "PHO", "GS": "GSW", "NY": "NYK", "NO": "NOP", "SA": "SAS"}
 _OTHER_CODES |= {"UTAH": "UTA", "WSH": "WAS"}
-_FORMER = {
+_OTHER_NAMES = {
     "Charlotte Bobcats": "CHA",
+    "LA Clippers": "LAC",
     "New Jersey Nets": "NJN",
     "New Orleans Hornets": "NOH",
     "New Orleans/Oklahoma City Hornets": "NOK",
@@ -18,14 +19,14 @@ _FORMER = {
     "Vancouver Grizzlies": "VAN",
     "Washington Bullets": "WSB",
 }
-"""Names that no team has today."""
+"""Names that no team of the league has today, and another spelling."""
 FIRST_HORNETS_ENDED, BOBCATS_ENDED = 2002, 2014
 """Last seasons (end years) of the first Charlotte Hornets, code CHH, and of the Bobcats, code CHA."""
 
 
 @cache
 def _names() -> dict[str, str]:
-    return {team.name.casefold(): team.code for team in teams()} | {n.casefold(): c for n, c in _FORMER.items()}
+    return {team.name.casefold(): team.code for team in teams()} | {n.casefold(): c for n, c in _OTHER_NAMES.items()}
 
 
 def code_of(name: str, season: int) -> str:
@@ -55,6 +56,6 @@ def code_from(code: str, season: int) -> str:
     if code == "CHA" and season <= BOBCATS_ENDED:
         return "CHH" if season <= FIRST_HORNETS_ENDED else code
     found = _OTHER_CODES.get(code, code)
-    if found not in {team.code for team in teams()} | set(_FORMER.values()):
+    if found not in {team.code for team in teams()} | set(_OTHER_NAMES.values()):
         raise BadRowError(f"no team has that code ({code!r})")
     return found

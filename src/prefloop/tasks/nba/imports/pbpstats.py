@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefloop.errors import DataError
 from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba.imports.franchises import code_from
-from prefloop.tasks.nba.imports.rows import Row, day_of, game_id, shooting, whole
+from prefloop.tasks.nba.imports.rows import Named, Row, day_of, game_id, overtimes_of, shooting, whole
 
+SOURCE = "nba"
 PHASES = {"1": "Preseason", "2": "Regular Season", "3": "All-Star", "4": "Playoffs", "5": "Play-In"}
 COLUMNS = {
     "FGM": "field_goals_made",
@@ -36,8 +37,6 @@ COLUMNS = {
     "PF": "personal_fouls",
     "PTS": "points",
 }
-REGULATION_MIN, OVERTIME_MIN = 240, 25
-"""Minutes of a team's five players together."""
 NEEDED = ("SEASON_ID", "TEAM_ABBREVIATION", "TEAM_NAME", "GAME_ID", "GAME_DATE", "MATCHUP", "MIN", *COLUMNS)
 
 
@@ -48,7 +47,9 @@ def read_game_log(path: Path) -> Iterator[Row | BadRow]:
         DataError: the file is missing or damaged, or no game log of teams; columns that are missing are named.
     """
     sides: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for line, row in enumerate(_rows(path), 1):
+    rows = next(iter(result_sets(path, "game log").values()))
+    needed(path, rows, NEEDED, "game log of teams")
+    for line, row in enumerate(rows, 1):
         try:
             sides[str(row["GAME_ID"])].append((line, _side(row)))
         except BadRowError as error:
@@ -57,21 +58,42 @@ def read_game_log(path: Path) -> Iterator[Row | BadRow]:
         yield from _game(path.name, name, found)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def result_sets(path: Path, what: str) -> dict[str, list[dict[str, Any]]]:
+    """The tables of a file of the NBA's statistics, by name, as rows by column.
+
+    Args:
+        what: the kind of file it should be, for the error.
+
+    Raises:
+        DataError: it is missing, no JSON, or has no such tables.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise DataError(f"{path} is no game log: it is no JSON ({error})") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise DataError(f"{path} is no {what}: it is no JSON ({error})") from error
     sets = content.get("resultSets") if isinstance(content, Mapping) else None
-    if not isinstance(sets, list) or not sets or not isinstance(sets[0], Mapping):
-        raise DataError(f"{path} is no game log: it has no resultSets")
-    headers = sets[0].get("headers") or []
-    if missing := [name for name in NEEDED if name not in headers]:
-        raise DataError(f"{path} is no game log of teams: columns {', '.join(missing)} are missing")
-    for values in sets[0].get("rowSet") or []:
-        yield dict(zip(headers, values, strict=False))
+    if not isinstance(sets, list) or not sets or not all(isinstance(one, Mapping) for one in sets):
+        raise DataError(f"{path} is no {what}: it has no resultSets")
+    found = {}
+    for one in sets:
+        headers, rows = one.get("headers") or [], one.get("rowSet") or []
+        if not all(isinstance(row, list) and len(row) == len(headers) for row in rows):
+            raise DataError(f"{path} is damaged: rows of {one.get('name')} do not have its {len(headers)} columns")
+        found[str(one.get("name"))] = [dict(zip(headers, row, strict=True)) for row in rows]
+    return found
+
+
+def needed(path: Path, rows: list[dict[str, Any]], columns: Iterable[str], what: str) -> None:
+    """Refuse a table that is empty or lacks columns, all of which are named.
+
+    Raises:
+        DataError: it does.
+    """
+    if missing := [name for name in columns if not rows or name not in rows[0]]:
+        said = f"columns {', '.join(missing)} are missing" if rows else "it has no row"
+        raise DataError(f"{path} is no {what}: {said}")
 
 
 def _side(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,10 +104,6 @@ def _side(row: Mapping[str, Any]) -> dict[str, Any]:
     matchup = re.fullmatch(r"(\w+) (@|vs\.) (\w+)", str(row.get("MATCHUP")))
     if matchup is None:
         raise BadRowError(f"MATCHUP is not like 'MIN @ DEN' or 'DEN vs. MIN' ({row.get('MATCHUP')!r})")
-    minutes = whole(row, "MIN") or 0
-    overtimes, rest = divmod(minutes - REGULATION_MIN, OVERTIME_MIN)
-    if rest or overtimes < 0:
-        raise BadRowError(f"MIN is not 240 and 25 for each overtime ({minutes})")
     return {
         "season": season,
         "phase": PHASES[label[1]],
@@ -94,7 +112,7 @@ def _side(row: Mapping[str, Any]) -> dict[str, Any]:
         "opponent": code_from(matchup[3] if matchup[1] == row["TEAM_ABBREVIATION"] else matchup[1], season),
         "name": str(row["TEAM_NAME"]),
         "is_home": (matchup[2] == "vs.") == (matchup[1] == row["TEAM_ABBREVIATION"]),
-        "overtimes": overtimes,
+        "overtimes": overtimes_of(whole(row, "MIN") or 0, "MIN"),
         "box": shooting({column: whole(row, name) for name, column in COLUMNS.items()}),
     }
 
@@ -128,6 +146,7 @@ def _game(file: str, name: str, found: list[tuple[int, dict[str, Any]]]) -> Iter
         },
         file,
         found[0][0],
+        Named(SOURCE, name),
     )
     for line, side in found:
         values = {"game_id": identity, "team": side["team"], "is_home": int(side["is_home"]), **side["box"]}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from enum import Enum
 from typing import Any
 
 from prefloop.store.rows import BadRowError
@@ -18,20 +19,60 @@ KEYS = {
 }
 """What makes two rows of a table the same one."""
 
+REGULATION_MIN, OVERTIME_MIN = 240, 25
+"""Minutes of a team's five players together."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A game by the name that a source gives it, which the league remembers from a row of ``games``."""
+
+    source: str
+    """``nba`` (ten digits) or ``espn`` (a number)."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """A game by a day and one of its teams, which plays once a day."""
+
+    day: str
+    team: str
+
+
+class Side(Enum):
+    """In the place of a team's code, where a source says only which side it is."""
+
+    HOME = "home_team"
+    AWAY = "away_team"
+
 
 @dataclass(frozen=True)
 class Row:
-    """Values of some columns of a table; what a source does not say is missing, and NULL in the league."""
+    """Values of some columns of a table; what a source does not say is missing, and NULL in the league.
+
+    A row without ``game_id`` belongs to the game that `game` says; if that is not in the league, the row waits for it.
+    A row of ``games`` that has both is the game's first, and its name in the source is remembered.
+    """
 
     table: str
     values: Mapping[str, Any]
     file: str
     line: int
+    game: Named | Played | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Which row of its table it is."""
         return tuple(self.values[name] for name in KEYS[self.table])
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader left out on purpose, or what one should know of a file."""
+
+    file: str
+    text: str
 
 
 def game_id(day: str, home: str) -> str:
@@ -74,6 +115,20 @@ def whole(row: Mapping[str, Any], name: str, *, empty: bool = False) -> int | No
     return int(float(value))
 
 
+def truth(value: str | None, name: str) -> bool | None:
+    """TRUE or FALSE as R and Python write them; None where nothing is written.
+
+    Raises:
+        BadRowError: it is neither.
+    """
+    if value in (None, ""):
+        return None
+    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
+    if found is None:
+        raise BadRowError(f"{name} is neither TRUE nor FALSE ({value!r})")
+    return found
+
+
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
     """A share to three decimals, as the league has them; None of nothing or of what is not known."""
     return round(numerator / denominator, 3) if denominator and numerator is not None else None
@@ -109,3 +164,15 @@ def shooting(made: Mapping[str, int | None]) -> dict[str, Any]:
     if goals is not None and threes is not None:
         found["effective_fg_pct"] = ratio(goals + 0.5 * threes, tries)
     return found
+
+
+def overtimes_of(minutes: int, name: str) -> int:
+    """How many overtimes a team's minutes are: 240 and 25 for each.
+
+    Raises:
+        BadRowError: they are no whole overtimes.
+    """
+    overtimes, rest = divmod(minutes - REGULATION_MIN, OVERTIME_MIN)
+    if rest or overtimes < 0:
+        raise BadRowError(f"{name} is not 240 and 25 for each overtime ({minutes})")
+    return overtimes

@@ -1,36 +1,168 @@
-"""What a file is, by what it holds."""
+"""What a file is, by what it holds, and who reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from prefloop.errors import DataError
-from prefloop.store.rows import BadRow, read_csv
-from prefloop.tasks.nba.imports.basketball_reference import is_schedule, read_schedule
-from prefloop.tasks.nba.imports.pbpstats import read_game_log
-from prefloop.tasks.nba.imports.rows import Row
+from prefloop.errors import ConfigError, DataError
+from prefloop.store.rows import BadRow
+from prefloop.tasks.nba.imports import basketball_reference as schedules
+from prefloop.tasks.nba.imports import basketball_reference_boxes as boxes
+from prefloop.tasks.nba.imports import basketball_reference_events as lines
+from prefloop.tasks.nba.imports import (
+    hoopr,
+    hoopr_boxes,
+    hoopr_events,
+    mapping,
+    pbpstats,
+    pbpstats_events,
+    pbpstats_games,
+    sqlite,
+)
+from prefloop.tasks.nba.imports.postgres import Server, read_server
+from prefloop.tasks.nba.imports.rows import Remark, Row
+from prefloop.tasks.nba.imports.tables import columns_of, known_encoding
 
-READ = "a game log of pbpstats or nba_api (.json), or a Basketball-Reference-style schedule (.csv)"
+Rows = Iterator[Row | BadRow | Remark]
+READ = (
+    "game logs, summaries, box scores and play-by-play of pbpstats or nba_api (.json), Basketball-Reference-style or "
+    "hoopR tables (.csv), any table with --mapping, a Basketball-Reference-style database (.sqlite), postgresql://…"
+)
+DATABASES = (".sqlite", ".sqlite3", ".db")
+MAPPING = "--mapping"
+GAMES, TEAMS, PLAYERS, EVENTS = range(4)
+"""What a file brings first; files that bring games are read before those whose rows belong to games."""
 
 
-def read_source(path: Path, season: int | None = None) -> Iterator[Row | BadRow]:
-    """Rows of a file whose kind is told by its columns.
+@dataclass(frozen=True)
+class Options:
+    """What files do not say of themselves."""
 
-    Args:
-        season: end year, for files that do not say it.
+    season: int | None = None
+    """End year."""
+    date: str | None = None
+    player: str | None = None
+    encoding: str | None = None
+    mapping: Path | None = None
+
+    def given(self) -> dict[str, str]:
+        """Those that are set, by the name that the command line gives them."""
+        return {f"--{name}": str(value) for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file."""
+
+    read: Callable[[Any, Options], Rows]
+    rank: int
+    uses: tuple[str, ...] = ()
+    """Options that change what is read of it."""
+
+
+def _csv(read: Callable[..., Rows], rank: int, option: str | None = None) -> Kind:
+    """A kind of table, of which an option may say what it does not say itself."""
+
+    def rows(path: Path, options: Options) -> Rows:
+        more = {option: getattr(options, option)} if option else {}
+        return read(path, encoding=options.encoding, **more)
+
+    return Kind(rows, rank, ("--encoding", *([f"--{option}"] if option else [])))
+
+
+TABLES: tuple[tuple[Iterable[str], Kind], ...] = (
+    (schedules.SCHEDULE[:2], _csv(schedules.read_schedule, GAMES, "season")),
+    (("made_field_goals", "minutes_played", "outcome"), _csv(boxes.read_team_boxes, TEAMS, "date")),
+    (("slug", "name", "seconds_played", "location"), _csv(boxes.read_player_boxes, PLAYERS, "date")),
+    (("active", "seconds_played", "points_scored"), _csv(boxes.read_player_log, PLAYERS, "player")),
+    (("period_type", "remaining_seconds_in_period"), _csv(lines.read_events, EVENTS, "date")),
+    (("athlete_display_name",), _csv(hoopr_boxes.read_player_boxes, PLAYERS)),
+    (("team_home_away",), _csv(hoopr_boxes.read_team_boxes, GAMES)),
+    (("home_id", "away_id"), _csv(hoopr.read_schedule, GAMES)),
+    (("sequence_number", "type_text"), _csv(hoopr_events.read_events, EVENTS)),
+)
+"""Columns that tell a kind of table, in the order in which they are looked for."""
+SEASONS = ({"games_played"}, {"wins", "losses"})
+"""Columns of totals and of standings."""
+
+
+def _json(read: Callable[..., Rows], rank: int, dated: bool = False) -> Kind:
+    def rows(path: Path, options: Options) -> Rows:
+        return read(path, date=options.date) if dated else read(path)
+
+    return Kind(rows, rank, ("--date",) if dated else ())
+
+
+SETS: tuple[tuple[str, Kind], ...] = (
+    ("GameSummary", _json(pbpstats_games.read_summary, GAMES)),
+    ("PlayerStats", _json(pbpstats_games.read_box_score, PLAYERS, dated=True)),
+    ("PlayByPlay", _json(pbpstats_events.read_events, EVENTS, dated=True)),
+)
+"""Tables in a file of the NBA's statistics that tell its kind; without any it is a game log."""
+GAME_LOG = _json(pbpstats.read_game_log, GAMES)
+DATABASE = Kind(lambda path, _: sqlite.read_league(path), GAMES)
+SERVER = Kind(lambda server, options: read_server(server, options.season), GAMES, ("--season",))
+
+
+def read_source(path: Path, options: Options | None = None) -> Rows:
+    """Rows of a file whose kind is told by what it holds.
+
+    Raises:
+        DataError: it is none that can be read; says which can.
+        ConfigError: it does not say what it needs, and no option does.
+    """
+    found = options or Options()
+    return kind_of(path, found).read(path, found)
+
+
+def kind_of(path: Path | Server, options: Options) -> Kind:
+    """What a file is, or a server.
 
     Raises:
         DataError: it is none that can be read; says which can.
     """
+    if isinstance(path, Server):
+        return SERVER
     if not path.is_file():
         raise DataError(f"{path} does not exist: give {READ}")
-    match path.suffix.lower():
-        case ".json":
-            return read_game_log(path)
-        case ".csv":
-            columns = next((list(row) for _, row in read_csv(path)), [])
-            if is_schedule(columns):
-                return read_schedule(path, season)
-            raise DataError(f"{path} has columns {', '.join(map(str, columns[:6])) or '(none)'}: give {READ}")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return _table_kind(path, options)
+    if suffix == ".json":
+        sets = pbpstats.result_sets(path, "file of the NBA's statistics")
+        return next((kind for name, kind in SETS if name in sets), GAME_LOG)
+    if suffix in DATABASES:
+        return DATABASE
     raise DataError(f"{path}: unknown file type '{path.suffix}'; give {READ}")
+
+
+def _table_kind(path: Path, options: Options) -> Kind:
+    known_encoding(options.encoding)
+    if options.mapping is not None:
+        plan = mapping.load_mapping(options.mapping)
+        kind = _csv(partial(mapping.read_mapped, mapping=plan), plan.rank)
+        return replace(kind, uses=(*kind.uses, MAPPING))
+    columns = columns_of(path, options.encoding)
+    for needed, kind in TABLES:
+        if set(needed) <= set(columns):
+            return kind
+    if any(told <= set(columns) for told in SEASONS):
+        raise DataError(f"{path} holds sums of whole seasons: a league is made of games, of which these say nothing")
+    raise DataError(
+        f"{path} has columns {', '.join(columns[:6]) or '(none)'}: give {READ}; --mapping FILE says what they mean"
+    )
+
+
+def refuse_idle(kinds: Iterable[Kind], options: Options) -> None:
+    """Refuse options that change nothing.
+
+    Raises:
+        ConfigError: no file uses one of them.
+    """
+    used = {name for kind in kinds for name in kind.uses}
+    if idle := [name for name in options.given() if name not in used]:
+        raise ConfigError(f"{', '.join(idle)} has no effect on these files: leave it out")

@@ -1,0 +1,162 @@
+"""Files into a league as people have them: in any encoding, many at once, killed in the middle."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import prefloop
+from test_league_hoopr import scheduled, table
+from test_league_import import GAME as GAME_ROWS
+from test_league_import import log, side
+from test_league_merge import GAME, box, line
+from test_league_sources import asked, league_of
+from test_league_tables import documented
+
+from prefloop.errors import ConfigError, DataError
+from prefloop.tasks.nba.imports.files import import_files
+from prefloop.tasks.nba.imports.sources import Options
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16"])
+def test_an_encoding_is_told_and_then_read(tmp_path: Path, encoding: str) -> None:
+    league_of(tmp_path, GAME)
+    path = box(tmp_path / "2019-03-01.csv", line("Zé Ninguém"))
+    path.write_bytes(path.read_text().encode(encoding))
+    words = "league", "import", path.name, "--into", "l.sqlite"
+    done = prefloop(*words, cwd=tmp_path)
+    if encoding != "utf-8-sig":
+        said = {
+            "cp1252": "2019-03-01.csv is not UTF-8 (line 2, byte 6: 0xe9, in Windows-1252 (cp1252) 'x01,Zé Ningué'): name its encoding with --encoding",
+            "utf-16": "it begins as UTF-16",
+        }[encoding]
+        assert (done.returncode, said in done.stderr) == (3, True), done.stderr
+        done = prefloop(*words, "--encoding", encoding, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert asked(tmp_path / "l.sqlite", "SELECT player_name FROM player_box_scores") == [("Zé Ninguém",)]
+
+
+# Many files
+
+
+def test_files_are_read_in_the_order_they_need_each_other(tmp_path: Path) -> None:
+    player, games = box(tmp_path / "2019_03_01_a.csv", line("C D")), log(tmp_path / "b.json", *GAME_ROWS)
+    found = import_files([player, games], tmp_path / "l.sqlite")
+    assert [one.path.name for one in found] == ["b.json", "2019_03_01_a.csv"]
+    assert asked(tmp_path / "l.sqlite", "SELECT COUNT(*) FROM player_box_scores") == [(1,)]
+
+
+def test_a_wrong_file_or_option_stops_before_the_first(tmp_path: Path) -> None:
+    games = log(tmp_path / "b.json", *GAME_ROWS)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    for paths, options, reason in (
+        ([games, tmp_path / "other.csv"], Options(), "has columns a, b"),
+        ([games, tmp_path / "gone.csv"], Options(), "does not exist"),
+        ([games], Options(player="A B", season=2019), "--season, --player has no effect"),
+        ([games], Options(mapping=documented(tmp_path / "m.yaml")), "--mapping has no effect"),
+        ([games, box(tmp_path / "c.csv", line("C D"))], Options(encoding="klingon"), "--encoding klingon is unknown"),
+    ):
+        with pytest.raises((DataError, ConfigError), match=reason):
+            import_files(paths, tmp_path / "l.sqlite", options)
+        assert not (tmp_path / "l.sqlite").exists()
+
+
+def test_a_file_that_waits_for_its_game_is_read_again(tmp_path: Path) -> None:
+    league = tmp_path / "l.sqlite"
+    other = side("BOS", "BOS @ MIA", GAME_ID="2"), side("MIA", "MIA vs. BOS", 96, GAME_ID="2")
+    import_files([log(tmp_path / "a.json", *other)], league)
+    player = box(
+        tmp_path / "2019_03_01.csv",
+        line("C D"),
+        line("E F", team="MIAMI HEAT", opponent="BOSTON CELTICS", location="HOME"),
+    )
+    (found,) = import_files([player], league)
+    assert (found.report["added"], len(found.report["waiting"])) == ({"player_box_scores": 1}, 1)
+    games = log(tmp_path / "b.json", *GAME_ROWS)
+    found = import_files([player, games], league)
+    assert [(one.path.name, one.before, one.report["waiting"]) for one in found] == [
+        ("b.json", False, []), ("2019_03_01.csv", False, [])
+    ]  # fmt: skip
+    assert [one.before for one in import_files([player, games], league)] == [True, True]
+    assert asked(league, "SELECT COUNT(*) FROM player_box_scores") == [(2,)]
+
+
+def test_a_file_of_nothing_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    bad, good = log(tmp_path / "a.json", side("CHI", "CHI @ ATL", AST="x")), log(tmp_path / "b.json", *GAME_ROWS)
+    done = prefloop("league", "import", bad, good, "--into", "l.sqlite", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "1 of 2 files could not be imported" in done.stderr
+    assert "AST is no whole number" in done.stderr
+    assert asked(tmp_path / "l.sqlite", "SELECT COUNT(*) FROM games") == [(1,)]
+
+
+def contents(league: Path) -> dict[str, list[Any]]:
+    names = ("games", "team_box_scores", "player_box_scores", "game_play_by_play", "imported_files", "imported_games")
+    return {name: asked(league, f"SELECT * FROM {name} ORDER BY 1, 2") for name in names}
+
+
+def start(folder: Path, league: str, files: list[Path]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "prefloop", "--quiet", "league", "import", *map(str, files), "--into", league]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_killed_import_goes_on_with_the_next_file_and_ends_the_same(tmp_path: Path) -> None:
+    files, number = [], 0
+    for month in (1, 2, 3, 4, 5, 10, 11, 12):  # a season begins in September
+        rows = []
+        for day in range(1, 25):
+            number += 1
+            rows += [
+                scheduled(game_id=number, season=2020 if month > 9 else 2019, game_date=f"2019-{month:02}-{day:02}")
+            ]
+        files.append(table(tmp_path / f"{month:02}.csv", *rows))
+    undisturbed = start(tmp_path, "a.sqlite", files)
+    assert undisturbed.wait() == 0, undisturbed.stderr.read().decode()
+    rng, partly = random.Random(1), 0
+    for _ in range(40):
+        done = number_of_files(tmp_path / "b.sqlite")
+        if done == len(files):
+            break
+        process = start(tmp_path, "b.sqlite", files)
+        wanted = done + rng.randint(2, 4)
+        while process.poll() is None and number_of_files(tmp_path / "b.sqlite") < wanted:
+            time.sleep(0.002)  # between looks at how far it is; the kill waits for a count of files, not for a time
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        partly += number_of_files(tmp_path / "b.sqlite") < len(files)
+    assert partly >= 2  # it was stopped between files
+    finished = number_of_files(tmp_path / "b.sqlite")
+    last = start(tmp_path, "b.sqlite", files)
+    out = last.communicate()[0].decode()
+    assert last.returncode == 0
+    assert out.count("imported before, not read again") == finished
+    assert contents(tmp_path / "b.sqlite") == contents(tmp_path / "a.sqlite")
+    assert not list(tmp_path.glob(".*.partial*"))
+
+
+def number_of_files(league: Path) -> int:
+    return asked(league, "SELECT COUNT(*) FROM imported_files")[0][0] if league.exists() else 0
+
+
+def test_two_imports_at_once_lose_nothing(tmp_path: Path) -> None:
+    files = [
+        [
+            table(
+                tmp_path / f"{half}{i}.csv",
+                scheduled(game_id=10 * half + i, season=2020, game_date=f"2019-1{half}-{i + 1:02}"),
+            )
+            for i in range(4)
+        ]
+        for half in (0, 1)
+    ]
+    both = [start(tmp_path, "l.sqlite", half) for half in files]
+    assert [process.wait() for process in both] == [0, 0]
+    assert asked(tmp_path / "l.sqlite", "SELECT COUNT(*) FROM games") == [(8,)]
