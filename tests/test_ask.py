@@ -103,6 +103,27 @@ def test_before_and_after_of_a_run_and_of_the_best_round_of_a_loop(
         assert [(reply.policy, reply.result.rows) for reply in replies] == [("before", ((1,),)), ("after", ((2,),))]
 
 
+def test_before_and_after_stand_beside_each_other_where_there_is_room(
+    tmp_path: Path, database: Path, says: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says |= {"before": fenced("SELECT 1 AS first"), "after lora checkpoint": fenced("SELECT 2 AS second")}
+    run = finished(tmp_path / "run", load_recipe("nba-sql"))
+    for columns, together in ((140, True), (80, False)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown = prefloop("ask", "?", "--run", run, "--database", database).stdout.splitlines()
+        assert any("before" in line and "after" in line for line in shown) is together
+        assert any("first" in line and "second" in line for line in shown) is together
+        assert sum("1 row" in line for line in shown) == (1 if together else 2)
+
+
+def test_a_run_whose_task_is_no_sql_is_asked_about_the_simulated_league(tmp_path: Path, says: dict[str, str]) -> None:
+    says |= {"before": fenced("SELECT COUNT(*) FROM games"), "after qlora checkpoint": fenced("SELECT 2")}
+    run = finished(tmp_path / "run", load_recipe("lima-pairrm-dpo"))
+    before, after = ask_question("?", run)
+    assert before.result.rows[0][0] > 500
+    assert after.result.rows == ((2,),)
+
+
 def test_the_command(tmp_path: Path, database: Path, says: dict[str, str]) -> None:
     says["before"] = fenced("SELECT n, who, NULL AS missing FROM games")
     done = prefloop("ask", "all of them", "--database", database)

@@ -10,21 +10,29 @@ import typer
 from prefloop.cli.options import Json, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from prefloop.loop.ask import Reply
 
 ROWS = 20
 """Rows shown."""
+WIDE = 110
+"""Columns of a terminal that holds two answers beside each other."""
 
 
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know of the league.")],
     run: Annotated[Path | None, typer.Option(help="A finished run or loop: its policy before and after.")] = None,
-    database: Annotated[Path | None, typer.Option(help="SQLite file; default the simulated league.")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="FILE_OR_URL", help="SQLite file, or postgresql://…; default the run's, or simulated."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Answer one question: the plan, the SQL, and the rows it returns.
 
-    The query runs in the sandbox, on a copy of the database.
+    The query runs in the sandbox: on a copy of a file, or read-only on a PostgreSQL server (docs/postgresql.md). With
+    --run, the policy before and after tuning stand side by side.
 
     Examples:
 
@@ -36,37 +44,55 @@ def ask(
         from prefloop.progress import set_quiet
 
         set_quiet(True)
-    from prefloop.loop.ask import ask_question
+    from prefloop.loop.ask import ask_question, league_of
+    from prefloop.tasks.nba.imports.synthetic_marks import tell_synthetic
 
+    tell_synthetic(database or league_of(run))
     replies = ask_question(question, run, database)
-    if json_:
-        print_json([reply.row() for reply in replies])
-        return
-    for reply in replies:
-        _show(reply, alone=len(replies) == 1)
+    print_json([reply.row() for reply in replies]) if json_ else _show(replies)
 
 
-def _show(reply: Reply, alone: bool) -> None:
+def _show(replies: list[Reply]) -> None:
+    """Side by side where there is room, else one below the other."""
     from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+
+    console = Console()
+    if len(replies) == 1:
+        console.print(_told(replies[0]))
+        return
+    panels = [Panel(_told(reply), title=reply.policy) for reply in replies]
+    if console.width < WIDE:
+        console.print(*panels, sep="\n")
+        return
+    beside = Table.grid(expand=True)
+    for _ in panels:
+        beside.add_column(ratio=1)
+    beside.add_row(*panels)
+    console.print(beside)
+
+
+def _told(reply: Reply) -> Group:
+    """Plan, query and rows."""
+    from rich.console import Group
     from rich.syntax import Syntax
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not alone:
-        console.rule(reply.policy)
-    console.print(Text(reply.plan))
     if reply.sql is None:
-        return
-    console.print(Syntax(reply.sql, "sql", background_color="default", word_wrap=True))
+        return Group(Text(reply.plan))
+    query = Syntax(reply.sql, "sql", background_color="default", word_wrap=True)
     result = reply.result
     if result is None or result.status != "ok":
-        console.print(Text(f"{result.status}: {result.message}" if result else "not run", "red"))
-        return
+        return Group(
+            Text(reply.plan), query, Text(f"{result.status}: {result.message}" if result else "not run", "red")
+        )
     table = Table()
     for name in result.columns:
         table.add_column(Text(name))
     for row in result.rows[:ROWS]:
         table.add_row(*(Text("NULL", "dim") if cell is None else Text(str(cell)) for cell in row))
-    console.print(table)
-    console.print(f"{len(result.rows):,} rows{f', the first {ROWS} shown' if len(result.rows) > ROWS else ''}")
+    count = f"{len(result.rows):,} row{'s' * (len(result.rows) != 1)}"
+    count += f", the first {ROWS} shown" if len(result.rows) > ROWS else ""
+    return Group(Text(reply.plan), query, table, count)

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config.recipe import Recipe, as_written, parse_recipe
+from prefloop.config.tasks import DatabaseTaskConfig
 from prefloop.errors import ConfigError
 from prefloop.generation.generate import generate_completions
 from prefloop.loop.policies import Policies, initial_policy, load_checkpoint
+from prefloop.loop.tasks import judge_databases
 from prefloop.models.load import load_policy, merged
 from prefloop.records import Message, Prompt
+from prefloop.sql.databases import frozen
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import QueryResult, SandboxPool
-from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder, read_json
 from prefloop.store.run_folder import read_manifest
+from prefloop.tasks.database.folder import read_task
+from prefloop.tasks.database.prompting import system_message as database_message
 from prefloop.tasks.nba.answers import plan_of
-from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
+from prefloop.tasks.nba.task import judge_databases as leagues
 
 BEFORE, AFTER = "before", "after"
 
@@ -46,35 +50,55 @@ class Reply:
         return {"policy": self.policy, "plan": self.plan, "sql": self.sql, "result": shown if found else None}
 
 
-def ask_question(question: str, run: Path | None = None, database: Path | None = None) -> list[Reply]:
-    """Greedy answers to a question, their queries run on a copy of the database.
+def ask_question(question: str, run: Path | None = None, database: Path | str | None = None) -> list[Reply]:
+    """Greedy answers to a question, their queries run on a copy of a SQLite file, or read-only on a server.
 
     Args:
         run: a finished run or loop (its best round); None: the embedded policy alone.
-        database: SQLite file; default the simulated league.
+        database: SQLite file, or PostgreSQL URL; default the run's, or the simulated league.
 
     Raises:
         ConfigError: an empty question.
-        DataError: the database is missing, or no SQLite file.
+        DataError: the database is missing, no SQLite file or without a table, or its role may do more than read.
         StoreError: the run is not finished, or no run.
     """
     if not question.strip():
         raise ConfigError("ask a question, as in prefloop ask 'top 5 scorers last season'")
     recipe, policies = _policies(run)
-    copy = snapshot(database, cache_folder() / "databases") if database else cached_league(JUDGE_LEAGUES[0])
-    schema = getattr(recipe.task, "schema_in_prompt", "none")
-    system = system_message(schema)
+    (opened,) = frozen([database], cache_folder() / "databases") if database else [_own_database(recipe)]
+    system = _system(recipe)
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     prompt = Prompt.create((*messages, {"role": "user", "content": question.strip()}), "ask", "test")
     texts = dict(_texts(policies, [BEFORE, AFTER] if run else [BEFORE], prompt, recipe))
     queries = {name: extract_sql(text) for name, text in texts.items()}
     asked = [(0, sql) for sql in queries.values() if sql]
-    with SandboxPool([copy], 1) as sandbox:
+    with SandboxPool([opened], 1) as sandbox:
         results = dict(zip(asked, sandbox.run(asked), strict=True))
     return [
         Reply(name, text, plan_of(text), queries[name], results.get((0, queries[name] or "")))
         for name, text in texts.items()
     ]
+
+
+def league_of(run: Path | None) -> str | None:
+    """The real league that a run's questions are about, if any."""
+    named = read_manifest(run)["recipe"]["task"].get("database") if run else None
+    return str(named) if named else None
+
+
+def _own_database(recipe: Recipe) -> Path | str:
+    """The first database of the run's own task, or the simulated league where that asks for no SQL."""
+    databases = judge_databases(recipe) or leagues()
+    return (next(iter(databases.values())) if isinstance(databases, dict) else databases)[0]
+
+
+def _system(recipe: Recipe) -> str:
+    """What the policy was told in front of the run's questions."""
+    if isinstance(recipe.task, DatabaseTaskConfig):
+        folder, schema = recipe.task.folder, recipe.task.schema_in_prompt
+        file = read_task(folder).file
+        return database_message(folder, file, file.databases[0], schema)
+    return system_message(getattr(recipe.task, "schema_in_prompt", "none"))
 
 
 def _texts(policies: Policies, names: list[str], prompt: Prompt, recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ played as periods of its own, so a tie after regulation really is one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,7 +75,7 @@ def simulate_game(
     Returns:
         Both sides; one has scored more. The number of overtimes is ``len(side.periods) - 1``.
     """
-    sides = tuple(Side(team, _lines(rng, roster)) for team, roster, _ in (home, away))
+    sides = tuple(Side(team, listed(rng, roster)) for team, roster, _ in (home, away))
     edge = (home[2] - away[2] + 2.5) / 2
     pace = rng.normal(1.0, 0.045)
     _play(rng, sides, (edge, -edge), pace)
@@ -86,12 +87,12 @@ def simulate_game(
         _play(rng, sides, (edge, -edge), pace * 5 / 48)
     overtimes = len(sides[0].periods) - 1
     for side, other in (sides, sides[::-1]):
-        _minutes(rng, side, REGULATION_S + OVERTIME_S * overtimes, 2_880 + 300 * overtimes)
-        _plus_minus(rng, side, side.score - other.score)
+        share_minutes(rng, side, REGULATION_S + OVERTIME_S * overtimes, 2_880 + 300 * overtimes)
+        share_margin(rng, side, side.score - other.score)
     return sides[0], sides[1]
 
 
-def _lines(rng: np.random.Generator, roster: list[Person]) -> list[Line]:
+def listed(rng: np.random.Generator, roster: Sequence[Person]) -> list[Line]:
     """Who is listed, who plays, who starts: the deeper on the bench, the rarer."""
     lines = []
     draws = rng.random((len(roster), 2))
@@ -113,8 +114,8 @@ def _play(rng: np.random.Generator, sides: tuple[Side, ...], edges: tuple[float,
     """Draw one stretch (1 = regulation) for both sides."""
     drawn = [_offence(rng, side, edge, length) for side, edge in zip(sides, edges, strict=True)]
     for side, own in zip(sides, drawn, strict=True):
-        weights = _weights(side) * _skill(side, "rebounding")
-        own[:, INDEX["orb"]] = _share(rng, int(rng.binomial(_missed(own), 0.26)), weights)
+        weights = court_time(side) * skill(side, "rebounding")
+        own[:, INDEX["orb"]] = share(rng, int(rng.binomial(_missed(own), 0.26)), weights)
     for i, side in enumerate(sides):
         _defence(rng, side, drawn[i], drawn[1 - i], length)
         side.periods.append(drawn[i])
@@ -128,55 +129,57 @@ def _missed(stats: np.ndarray) -> int:
 
 def _defence(rng: np.random.Generator, side: Side, own: np.ndarray, other: np.ndarray, length: float) -> None:
     """What follows from the other side's shots and losses; every miss is somebody's rebound."""
-    weights = _weights(side)
+    weights = court_time(side)
     made = int(own[:, [INDEX["fg2m"], INDEX["fg3m"]]].sum())
     missed_twos = int((other[:, INDEX["fg2a"]] - other[:, INDEX["fg2m"]]).sum())
     counts = {
-        "drb": (_missed(other) - int(other[:, INDEX["orb"]].sum()), _skill(side, "rebounding")),
-        "ast": (int(rng.binomial(made, 0.6)), _skill(side, "passing")),
-        "stl": (int(rng.binomial(int(other[:, INDEX["tov"]].sum()), 0.55)), _skill(side, "defence")),
-        "blk": (int(rng.binomial(missed_twos, 0.17)), _skill(side, "rebounding") ** 2),
+        "drb": (_missed(other) - int(other[:, INDEX["orb"]].sum()), skill(side, "rebounding")),
+        "ast": (int(rng.binomial(made, 0.6)), skill(side, "passing")),
+        "stl": (int(rng.binomial(int(other[:, INDEX["tov"]].sum()), 0.55)), skill(side, "defence")),
+        "blk": (int(rng.binomial(missed_twos, 0.17)), skill(side, "rebounding") ** 2),
     }
-    for name, (count, skill) in counts.items():
-        own[:, INDEX[name]] = _share(rng, count, weights * skill)
+    for name, (count, talent) in counts.items():
+        own[:, INDEX[name]] = share(rng, count, weights * talent)
     earlier = sum((period[:, INDEX["pf"]] for period in side.periods), np.zeros(len(weights), dtype=int))
-    fouls = _share(rng, int(rng.poisson(19.5 * length)), weights)
+    fouls = share(rng, int(rng.poisson(19.5 * length)), weights)
     own[:, INDEX["pf"]] = np.minimum(fouls, np.maximum(MOST_FOULS - earlier, 0))
 
 
 def _offence(rng: np.random.Generator, side: Side, edge: float, length: float) -> np.ndarray:
     """Shots, free throws and turnovers of one side; `edge` (points) moves the makes."""
     people = [line.person for line in side.playing]
-    weights = _weights(side) * np.array([person.usage for person in people])
+    weights = court_time(side) * np.array([person.usage for person in people])
     stats = np.zeros((len(people), len(STATS)), dtype=int)
-    shots = _share(rng, max(4, round(rng.normal(88 * length, 5 * length**0.5))), weights)
+    shots = share(rng, max(4, round(rng.normal(88 * length, 5 * length**0.5))), weights)
     threes = rng.binomial(shots, [person.threes for person in people])
     touch = np.array([person.touch for person in people]) * (1 + edge / 110)
     stats[:, INDEX["fg3a"]], stats[:, INDEX["fg2a"]] = threes, shots - threes
     stats[:, INDEX["fg3m"]] = rng.binomial(threes, np.clip(0.36 * touch, 0.05, 0.7))
     stats[:, INDEX["fg2m"]] = rng.binomial(shots - threes, np.clip(0.535 * touch, 0.1, 0.85))
-    stats[:, INDEX["fta"]] = _share(rng, int(rng.poisson(21.5 * length)), weights)
+    stats[:, INDEX["fta"]] = share(rng, int(rng.poisson(21.5 * length)), weights)
     stats[:, INDEX["ftm"]] = rng.binomial(stats[:, INDEX["fta"]], np.clip(0.78 * touch, 0.3, 0.95))
-    stats[:, INDEX["tov"]] = _share(rng, int(rng.poisson(13.5 * length)), weights)
+    stats[:, INDEX["tov"]] = share(rng, int(rng.poisson(13.5 * length)), weights)
     return stats
 
 
-def _weights(side: Side) -> np.ndarray:
+def court_time(side: Side) -> np.ndarray:
     """Time on court by place in the rotation."""
     return np.array([1.0 if line.starter else 0.62 * 0.88**i for i, line in enumerate(side.playing)])
 
 
-def _skill(side: Side, name: str) -> np.ndarray:
+def skill(side: Side, name: str) -> np.ndarray:
+    """One skill of those who play."""
     return np.array([getattr(line.person, name) for line in side.playing])
 
 
-def _share(rng: np.random.Generator, count: int, weights: np.ndarray) -> np.ndarray:
+def share(rng: np.random.Generator, count: int, weights: np.ndarray) -> np.ndarray:
+    """A count dealt out at random by weight."""
     return rng.multinomial(count, weights / weights.sum())
 
 
-def _minutes(rng: np.random.Generator, side: Side, total: int, most: int) -> None:
+def share_minutes(rng: np.random.Generator, side: Side, total: int, most: int) -> None:
     """Seconds in steps of six (a tenth of a minute), so that minutes and decimals both add up exactly."""
-    weights = _weights(side) * rng.uniform(0.8, 1.2, len(side.playing))
+    weights = court_time(side) * rng.uniform(0.8, 1.2, len(side.playing))
     units, cap = total // 6, most // 6
     shares = np.minimum(np.floor(weights / weights.sum() * units).astype(int), cap)
     shares = np.maximum(shares, 10)
@@ -188,7 +191,7 @@ def _minutes(rng: np.random.Generator, side: Side, total: int, most: int) -> Non
         line.seconds = int(share) * 6
 
 
-def _plus_minus(rng: np.random.Generator, side: Side, margin: int) -> None:
+def share_margin(rng: np.random.Generator, side: Side, margin: int) -> None:
     """Five players are on court for every point: the sum is five times the margin."""
     seconds = np.array([line.seconds for line in side.playing])
     share = 5 * margin * seconds / seconds.sum()

@@ -7,8 +7,9 @@ each common mistake (so that no mistake is right by accident). What the audit tu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
-from prefloop.tasks.nba.questions.grammar import SHARES, Question, TeamWords, draw_family, draw_question
+from prefloop.tasks.nba.questions.grammar import Question, TeamWords, askable, draw_family, draw_question
 from prefloop.tasks.nba.questions.query import Query, applicable, commit_fault
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
+from prefloop.tasks.nba.real import real_databases
 from prefloop.tasks.nba.teams import teams
 from prefloop.tasks.nba.text import normalised
 
@@ -40,6 +42,9 @@ PER_TEMPLATE = 4
 """Most test questions a template may have."""
 
 BATCH = 256
+AUDITED_AT_ONCE = 32
+"""Questions of a batch whose queries are run together: the next ones are asked only for places still free."""
+
 LARGEST_GOLD = 60
 """Rows; a longer answer is a listing, not an answer."""
 
@@ -47,7 +52,6 @@ DRAWS_PER_PLACE = 12
 """Draws per place of a batch: a kind whose templates are used up must not be drawn for ever."""
 
 STALLED_BATCHES = 3
-LARGEST_FAMILY = max(SHARES, key=lambda family: SHARES[family])
 
 PATIENCE = 60
 """Batches without enough accepted questions before the task gives up."""
@@ -73,44 +77,60 @@ class QuestionSet:
     audit: dict[str, int]
 
 
-def judge_databases() -> list[Path]:
-    """The two leagues a gold and an answer must agree on, built on first use."""
-    return [cached_league(config) for config in JUDGE_LEAGUES]
+def judge_databases(database: str | None = None) -> list[Path]:
+    """The two leagues a gold and an answer must agree on: simulated, or a real one and its variant.
+
+    Args:
+        database: SQLite file of a league (``task.database``).
+    """
+    return real_databases(Path(database)) if database else [cached_league(config) for config in JUDGE_LEAGUES]
 
 
-def team_words() -> TeamWords:
-    """Team code to code, nickname, and city (the nickname again where two teams share a city)."""
-    cities = Counter(team.city for team in teams())
-    return {
-        team.code: (team.code, team.nickname, team.city if cities[team.city] == 1 else team.nickname)
-        for team in teams()
-    }
+def team_words(names: Mapping[str, str] | None = None) -> TeamWords:
+    """Team code to code, nickname, and city (the nickname again where two teams share a city).
+
+    Args:
+        names: full names by code, of a league with teams that are no more; default the thirty of today.
+    """
+    today = {team.code: (team.city, team.nickname) for team in teams()}
+    former = {code: tuple(name.rsplit(" ", 1)) for code, name in (names or {}).items() if " " in name}
+    known = {**{code: (code, code) for code in names or {}}, **former, **today}
+    cities = Counter(city for city, _ in known.values())
+    return {code: (code, nickname, city if cities[city] == 1 else nickname) for code, (city, nickname) in known.items()}
 
 
 def test_prompts(config: NbaTaskConfig, databases: Sequence[Path], workers: int) -> QuestionSet:
-    """The test set: 40% new fillings of seen templates, 60% templates no training question has."""
+    """The test set: 40% new fillings of seen templates, 60% templates no training question has.
+
+    It is drawn once in a process: everything that keeps away from its questions asks for it.
+    """
+    return _test_set(config, tuple(databases), workers)
+
+
+@lru_cache(maxsize=2)
+def _test_set(config: NbaTaskConfig, databases: tuple[Path, ...], workers: int) -> QuestionSet:
     unseen = round(UNSEEN_SHARE * config.test_questions)
-    quotas = _quotas({True: unseen, False: config.test_questions - unseen})
-    return _collect(config, databases, workers, "test", quotas, TEST_SEED, frozenset(), PER_TEMPLATE)
+    totals = {True: unseen, False: config.test_questions - unseen}
+    return _collect(config, databases, workers, "test", totals, TEST_SEED, frozenset(), PER_TEMPLATE)
 
 
 def train_prompts(
     config: NbaTaskConfig, databases: Sequence[Path], workers: int, seed: int, forbidden: Iterable[str]
 ) -> QuestionSet:
     """Training questions of seen templates, none of whose normalised texts is in `forbidden`."""
-    quotas = _quotas({False: config.train_questions})
-    return _collect(config, databases, workers, "train", quotas, seed, frozenset(forbidden), config.train_questions)
+    totals = {False: config.train_questions}
+    return _collect(config, databases, workers, "train", totals, seed, frozenset(forbidden), config.train_questions)
 
 
 Kind = tuple[bool, str]
 """Held out or not, and the family."""
 
 
-def _quotas(totals: dict[bool, int]) -> dict[Kind, int]:
+def _quotas(totals: dict[bool, int], shares: dict[str, float]) -> dict[Kind, int]:
     """Questions of each kind, by the families' shares; what rounding leaves goes to the largest remainders."""
     quotas: dict[Kind, int] = {}
     for held_out, total in totals.items():
-        exact = {family: total * share / sum(SHARES.values()) for family, share in SHARES.items()}
+        exact = {family: total * share / sum(shares.values()) for family, share in shares.items()}
         counts = {family: int(value) for family, value in exact.items()}
         for family in sorted(exact, key=lambda f: counts[f] - exact[f])[: total - sum(counts.values())]:
             counts[family] += 1
@@ -123,14 +143,17 @@ def _collect(
     databases: Sequence[Path],
     workers: int,
     split: str,
-    quotas: dict[Kind, int],
+    totals: dict[bool, int],
     seed: int,
     forbidden: frozenset[str],
     per_template: int,
 ) -> QuestionSet:
     """Draw in batches, audit each, and take the accepted until every quota is full."""
     rng = np.random.default_rng([seed, {"train": 1, "test": 2}[split]])
-    world, words = LeagueWorld(databases[0]), team_words()
+    world = LeagueWorld(databases[0], measured=config.database is not None)
+    words = team_words(world.names if config.database else None)
+    shares = askable(world)
+    quotas, largest = _quotas(totals, shares), max(shares, key=lambda family: shares[family])
     audit, taken, texts = Audit(), list[Question](), set(forbidden)
     left, per = dict(quotas), Counter[str]()
     stalled: Counter[Kind] = Counter()
@@ -142,14 +165,15 @@ def _collect(
         for _ in range(PATIENCE):
             before = dict(left)
             batch = _drawn(rng, world, words, left, per, per_template, texts, audit)
-            for question in _audited(batch, pool, len(databases), audit):
-                kind = (question.held_out, question.family)
-                if left[kind] and per[question.template] < per_template:
-                    left[kind] -= 1
-                    per[question.template] += 1
-                    taken.append(question)
-                    advance(1)
-            _release_stalled(left, before, stalled, audit)
+            for start in range(0, BATCH, AUDITED_AT_ONCE):
+                wanted = [q for q in batch[start : start + AUDITED_AT_ONCE] if _has_place(q, left, per, per_template)]
+                for question in _audited(wanted, pool, len(databases), audit):
+                    if _has_place(question, left, per, per_template):
+                        left[question.held_out, question.family] -= 1
+                        per[question.template] += 1
+                        taken.append(question)
+                        advance(1)
+            _release_stalled(left, before, stalled, largest, audit)
             if not any(left.values()):
                 audit.accepted = len(taken)
                 return QuestionSet(tuple(_prompt(q, config, split) for q in taken), audit.summary())
@@ -158,15 +182,21 @@ def _collect(
     )
 
 
-def _release_stalled(left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], audit: Audit) -> None:
+def _has_place(question: Question, left: dict[Kind, int], per: Counter[str], per_template: int) -> bool:
+    return left.get((question.held_out, question.family), 0) > 0 and per[question.template] < per_template
+
+
+def _release_stalled(
+    left: dict[Kind, int], before: dict[Kind, int], stalled: Counter[Kind], largest: str, audit: Audit
+) -> None:
     """A kind whose templates are used up gives its places to the largest family."""
     for kind, count in left.items():
         held_out, family = kind
         stalled[kind] = stalled[kind] + 1 if count and count == before[kind] else 0
-        if stalled[kind] == STALLED_BATCHES and family != LARGEST_FAMILY:
-            left[held_out, LARGEST_FAMILY] += count
+        if stalled[kind] == STALLED_BATCHES and family != largest:
+            left[held_out, largest] += count
             left[kind] = 0
-            audit.rejected[f"places of family {family} given to {LARGEST_FAMILY}"] += count
+            audit.rejected[f"places of family {family} given to {largest}"] += count
 
 
 def _drawn(
@@ -188,8 +218,7 @@ def _drawn(
             break
         question = draw_question(rng, draw_family(rng, families), world, words)
         text = normalised(question.text)
-        kind = (question.held_out, question.family)
-        if not left.get(kind) or per[question.template] >= per_template:
+        if not _has_place(question, left, per, per_template):
             continue
         if text in texts:
             audit.rejected["duplicate text"] += 1
@@ -257,6 +286,7 @@ def _prompt(question: Question, config: NbaTaskConfig, split: str) -> Prompt:
         "answerable": query is not None,
         "trap": question.primary_fault,
         "gold_sql": gold,
+        **({"league": Path(config.database).name} if config.database else {}),
         "gold_plan": question.plan(),
         "gold_length": len(render_answer(question.plan(), gold)),
         "compare_sql": query.sql(limited=False) if query else None,

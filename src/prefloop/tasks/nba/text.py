@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+WORD = re.compile(r"[^\W_]+")
+"""Letters and digits in a row, as `str.isalnum` knows them."""
+
 
 def normalised(text: str) -> str:
     """Lower case, letters and digits only, single spaces.
@@ -9,4 +14,4 @@ def normalised(text: str) -> str:
     >>> normalised("  LeBron's PPG, 2022-23? ")
     'lebron s ppg 2022 23'
     """
-    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+    return " ".join(WORD.findall(text.lower()))

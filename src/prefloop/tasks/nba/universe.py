@@ -106,11 +106,12 @@ def _people(rng: np.random.Generator, count: int) -> dict[str, Person]:
     people: dict[str, Person] = {}
     for i, name in enumerate(names):
         slug = _slug(name, people)
-        people[slug] = _person(rng, slug, name, rank=i % ROSTER)
+        people[slug] = create_person(rng, slug, name, rank=i % ROSTER)
     return people
 
 
-def _person(rng: np.random.Generator, slug: str, name: str, rank: int) -> Person:
+def create_person(rng: np.random.Generator, slug: str, name: str, rank: int) -> Person:
+    """A player with drawn skills; the further down the roster, the fewer shots he takes."""
     position = POSITIONS[rank % 5]
     big = position in ("PF", "C")
     return Person(

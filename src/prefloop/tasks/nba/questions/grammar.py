@@ -7,7 +7,7 @@ seen, some templates (the wording is known from other structures only).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,9 @@ from prefloop.tasks.nba.questions.refusals import REFUSALS, Refusal, refusal_pla
 from prefloop.tasks.nba.questions.scope import Scope, draw_scope, phrase
 
 INTENTS: tuple[Intent, ...] = (
-    *players.INTENTS,
-    *leaders.INTENTS,
-    *player_games.INTENTS,
+    *(replace(intent, needs="players") for intent in (*players.INTENTS, *leaders.INTENTS, *player_games.INTENTS)),
     *teams.INTENTS,
-    *events.INTENTS,
+    *(replace(intent, needs="events") for intent in events.INTENTS),
 )
 
 SHARES = {
@@ -103,6 +101,13 @@ TeamWords = dict[str, tuple[str, ...]]
 """Team code to its names: code, nickname, city (or the nickname again where two teams share a city)."""
 
 
+def askable(world: World) -> dict[str, float]:
+    """The families' shares, of those that the world has anything to ask about."""
+    known = {intent.family for intent in INTENTS if world.knows(intent.needs)}
+    known |= {refusal.family for refusal in REFUSALS if world.knows(refusal.needs)}
+    return {family: share for family, share in SHARES.items() if family in known}
+
+
 def draw_family(rng: np.random.Generator, weights: dict[str, float]) -> str:
     """A family letter, with the given weights."""
     letters = sorted(weights)
@@ -112,16 +117,16 @@ def draw_family(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 def draw_question(rng: np.random.Generator, family: str, world: World, vocabulary: TeamWords) -> Question:
     """One question of a family, its intents evenly."""
-    refusals = [refusal for refusal in REFUSALS if refusal.family == family]
+    refusals = [refusal for refusal in REFUSALS if refusal.family == family and world.knows(refusal.needs)]
     if refusals:
         return _refused(rng, refusals[int(rng.integers(len(refusals)))], world, vocabulary)
-    intents = [intent for intent in INTENTS if intent.family == family]
+    intents = [intent for intent in INTENTS if intent.family == family and world.knows(intent.needs)]
     return _asked(rng, intents[int(rng.integers(len(intents)))], world, vocabulary)
 
 
 def _asked(rng: np.random.Generator, intent: Intent, world: World, vocabulary: TeamWords) -> Question:
     slots = intent.draw(rng, world)
-    scope = draw_scope(rng, intent.scope, world.years, slots.get("t", ""), world.codes)
+    scope = draw_scope(rng, intent.scope, world.calendar(intent.needs), slots.get("t", ""), world.codes)
     register = "curated" if rng.random() < 0.5 else "typed"
     wordings = intent.curated if register == "curated" else intent.typed
     wording = int(rng.integers(len(wordings)))
@@ -143,7 +148,8 @@ def _asked(rng: np.random.Generator, intent: Intent, world: World, vocabulary: T
 
 
 def _refused(rng: np.random.Generator, refusal: Refusal, world: World, vocabulary: TeamWords) -> Question:
-    slots = {"p": world.player(rng), "t": world.codes[int(rng.integers(len(world.codes)))]}
+    slots = {"p": world.player(rng)} if world.knows("players") else {}
+    slots["t"] = world.codes[int(rng.integers(len(world.codes)))]
     register = "curated" if rng.random() < 0.5 else "typed"
     wordings = refusal.curated if register == "curated" else refusal.typed
     wording = int(rng.integers(len(wordings)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from prefloop.tasks.nba.questions.query import Query
-from prefloop.tasks.nba.questions.scope import Scope
+from prefloop.tasks.nba.questions.scope import Calendar, Scope
 
 Slots = dict[str, Any]
 
@@ -24,11 +24,47 @@ class Game:
     season: int
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """What "at least n" asks for, by column of the box scores."""
+
+    single: Mapping[str, tuple[int, ...]]
+    """For one player's games, by column."""
+    league: tuple[int, ...]
+    """Points, for games of anybody."""
+    points: tuple[int, ...]
+    """Points, where a second statistic is asked for too."""
+    beside: tuple[tuple[str, int], ...]
+    """That second statistic."""
+
+
+FIXED = Thresholds(
+    {
+        "points": (10, 15, 20, 25, 30),
+        "total_rebounds": (5, 8, 10, 12),
+        "assists": (4, 5, 8, 10),
+        "three_pointers_made": (2, 3, 4, 5),
+    },
+    (20, 25, 30, 35),
+    (10, 15, 20),
+    (("total_rebounds", 5), ("assists", 5), ("total_rebounds", 8), ("assists", 3)),
+)
+"""Of simulated leagues, and of the corpus."""
+
+
 class World(Protocol):
     """Where a question's names come from: a league at hand, or the open set the corpus draws from."""
 
     codes: list[str]
-    years: tuple[int, ...]
+    thresholds: Thresholds
+
+    def knows(self, need: str) -> bool:
+        """Whether there is what an intent needs (`Intent.needs`)."""
+        ...
+
+    def calendar(self, need: str) -> Calendar:
+        """Seasons and months of which such an intent can ask."""
+        ...
 
     def player(self, rng: np.random.Generator) -> str:
         """A player's full name."""
@@ -64,6 +100,8 @@ class Intent:
     """As people type: short, lower case, often no verb."""
     comparison: dict[str, Any] = field(default_factory=dict)
     """Comparison spec of the answer (`prefloop.sql.compare`)."""
+    needs: str = ""
+    """What a league must have beyond games and team rows: ``players``, ``events`` or ``overtime``."""
 
 
 @dataclass(frozen=True)

@@ -26,22 +26,17 @@ def _at_least(column: str, n: int) -> Clause:
     return Clause("subject", f"p.{column} >= {n}", f"at least {n} {STATS[column].words}")
 
 
-def _threshold(rng: np.random.Generator) -> tuple[str, int]:
-    column = pick(rng, ("points", "points", "total_rebounds", "assists", "three_pointers_made"))
-    choices = {"points": (10, 15, 20, 25, 30), "total_rebounds": (5, 8, 10, 12), "assists": (4, 5, 8, 10)}
-    return column, pick(rng, choices.get(column, (2, 3, 4, 5)))
-
-
 def _player_threshold(rng: np.random.Generator, world: World) -> Slots:
-    column, n = _threshold(rng)
+    column = pick(rng, ("points", "points", "total_rebounds", "assists", "three_pointers_made"))
+    n = pick(rng, world.thresholds.single[column])
     return {"p": world.player(rng), "n": n, **stat_slots(column)}
 
 
 def _player_two_thresholds(rng: np.random.Generator, world: World) -> Slots:
-    other, m = pick(rng, (("total_rebounds", 5), ("assists", 5), ("total_rebounds", 8), ("assists", 3)))
+    other, m = pick(rng, world.thresholds.beside)
     return {
         "p": world.player(rng),
-        "n": pick(rng, (10, 15, 20)),
+        "n": pick(rng, world.thresholds.points),
         "m": m,
         "other": other,
         "s2": STATS[other].words,
@@ -104,7 +99,7 @@ THRESHOLDS = (
         "league_threshold",
         "F",
         "spovmr",
-        lambda rng, world: {"n": pick(rng, (20, 25, 30, 35)), "s": "points"},
+        lambda rng, world: {"n": pick(rng, world.thresholds.league), "s": "points"},
         lambda q, s: query(
             q,
             s,

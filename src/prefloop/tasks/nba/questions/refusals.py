@@ -16,6 +16,11 @@ class Refusal:
     curated: tuple[str, ...]
     typed: tuple[str, ...]
 
+    @property
+    def needs(self) -> str:
+        """``players`` where a wording names one."""
+        return "players" if any("{p}" in wording for wording in self.curated + self.typed) else ""
+
 
 REFUSALS = (
     Refusal(

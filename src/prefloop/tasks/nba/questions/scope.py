@@ -22,6 +22,24 @@ FILTERS = ("opponent", "venue", "month", "role", "result")
 
 
 @dataclass(frozen=True)
+class Calendar:
+    """What a league's games are spread over."""
+
+    years: tuple[int, ...]
+    """Seasons, by end year."""
+    months: tuple[int, ...] = tuple(MONTHS)
+    playoffs: bool = True
+
+    @property
+    def forms(self) -> dict[str, float]:
+        """How a season may be said, and how often: "last season" needs one, "career" more than one."""
+        found = {"": 4, "label": 3, "end": 1.5, "this": 1.5}
+        if max(self.years) - 1 in self.years:
+            found["last"] = 2
+        return found | ({"career": 1.5} if len(self.years) > 1 else {})
+
+
+@dataclass(frozen=True)
 class Scope:
     """The narrowings of one question. None or an empty string: not said, so the policy's default holds."""
 
@@ -158,38 +176,40 @@ def _typed(scope: Scope, team_words: dict[str, tuple[str, ...]], style: int) -> 
     return [word for word in words if word]
 
 
-def draw_scope(rng: np.random.Generator, allowed: str, years: tuple[int, ...], team: str, codes: list[str]) -> Scope:
+def draw_scope(rng: np.random.Generator, allowed: str, calendar: Calendar, team: str, codes: list[str]) -> Scope:
     """A scope with a season form and zero to two of the allowed narrowings.
 
     Args:
         allowed: letters of what the intent may carry: s season, c career, p phase, o opponent, v venue,
             m month, r role, w result.
-        years: end years to draw from.
+        calendar: seasons and months to draw from.
         team: the subject's own code, which cannot be its opponent.
         codes: team codes to draw opponents from.
     """
     values: dict[str, object] = {}
     if "s" in allowed:
-        forms = ["", "label", "end", "this", "last"] + (["career"] if "c" in allowed else [])
-        shares = np.array([4, 3, 1.5, 1.5, 2] + ([1.5] if "c" in allowed else []))
-        values["season"] = str(rng.choice(forms, p=shares / shares.sum()))
-        values["year"] = int(rng.choice(years)) if values["season"] in {"label", "end"} else 0
+        forms = {form: share for form, share in calendar.forms.items() if form != "career" or "c" in allowed}
+        shares = np.array(list(forms.values()))
+        values["season"] = str(rng.choice(list(forms), p=shares / shares.sum()))
+        values["year"] = int(rng.choice(calendar.years)) if values["season"] in {"label", "end"} else 0
     if "p" in allowed and rng.random() < 0.22:
-        values["phase"] = "playoffs" if rng.random() < 0.6 else "regular"
+        values["phase"] = "playoffs" if rng.random() < 0.6 and calendar.playoffs else "regular"
     options = [letter for letter in "ovmrw" if letter in allowed]
     if values.get("phase") == "playoffs":
         options = [letter for letter in options if letter in "vw"]
     count = min(len(options), int(rng.choice([0, 1, 2], p=[0.52, 0.40, 0.08])))
     for letter in rng.permutation(options)[:count] if options else []:
-        values |= _narrowing(str(letter), rng, team, codes)
+        values |= _narrowing(str(letter), rng, team, codes, calendar.months)
     return Scope(**values)  # type: ignore[arg-type]  # the keys are this dataclass's own fields
 
 
-def _narrowing(letter: str, rng: np.random.Generator, team: str, codes: list[str]) -> dict[str, object]:
+def _narrowing(
+    letter: str, rng: np.random.Generator, team: str, codes: list[str], months: tuple[int, ...]
+) -> dict[str, object]:
     if letter == "o":
         return {"opponent": str(rng.choice([code for code in codes if code != team]))}
     if letter == "m":
-        return {"month": int(rng.choice(list(MONTHS)))}
+        return {"month": int(rng.choice(months))}
     name, values = {
         "v": ("venue", ("home", "away")),
         "r": ("role", ("starter", "bench")),

@@ -172,6 +172,7 @@ GAMES = (
             "How many {team} games went to overtime {scope}?",
         ),
         ("{tt} overtime games {scope}", "{tt} ot games {scope}"),
+        needs="overtime",
     ),
     Intent(
         "average_attendance",
@@ -278,6 +279,7 @@ RECORDS = (
             "How did the {team} do in games without {p} {scope}?",
         ),
         ("{tt} record without {p} {scope}", "{tt} w-l without {p} {scope}"),
+        needs="players",
     ),
     Intent(
         "best_records",
@@ -304,6 +306,7 @@ RECORDS = (
         lambda q, s: _query(q, s, "wins and losses", f"{WINS}, {LOSSES}", _OVERTIME),
         ("What was the {poss} record in overtime games {scope}?",),
         ("{tt} record in overtime {scope}", "{tt} ot record {scope}"),
+        needs="overtime",
     ),
 )
 
