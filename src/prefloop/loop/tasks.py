@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefloop.config.plugins import load_function
 from prefloop.config.recipe import Recipe
-from prefloop.config.tasks import CustomTaskConfig, InstructionsConfig, NbaTaskConfig
+from prefloop.config.tasks import CustomTaskConfig, DatabaseTaskConfig, InstructionsConfig, NbaTaskConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.records import Prompt
 
@@ -34,6 +36,10 @@ def ask(recipe: Recipe) -> Asked:
     match recipe.task:
         case NbaTaskConfig():
             return _nba(recipe, recipe.task)
+        case DatabaseTaskConfig():
+            from prefloop.tasks.database.task import database_prompts
+
+            return Asked(*database_prompts(recipe.task, recipe.seed))
         case InstructionsConfig():
             return _instructions(recipe, recipe.task)
         case CustomTaskConfig():
@@ -42,21 +48,59 @@ def ask(recipe: Recipe) -> Asked:
 
 def origin(recipe: Recipe) -> str:
     """What a card says of the task's prompts, without reading them."""
+    if not isinstance(recipe.task, NbaTaskConfig):
+        return "The prompts' own licence and terms hold."
+    from prefloop.tasks.nba import real
     from prefloop.tasks.nba.task import ORIGIN
 
-    return ORIGIN if isinstance(recipe.task, NbaTaskConfig) else "The prompts' own licence and terms hold."
+    return real.origin(Path(recipe.task.database)) if recipe.task.database else ORIGIN
+
+
+def made_from(recipe: Recipe) -> dict[str, Any]:
+    """What a run is made from, as its folder keeps it: settings, and the content of a database or task of one's own.
+
+    A run does not go on with a changed one.
+    """
+    own: dict[str, Any] = {}
+    if isinstance(recipe.task, DatabaseTaskConfig):
+        from prefloop.sql.databases import identity
+        from prefloop.tasks.database.folder import read_task
+        from prefloop.tasks.database.task import folder_hash
+
+        servers = [entry.url for entry in read_task(recipe.task.folder).file.databases if entry.url]
+        own = {"task": folder_hash(recipe.task.folder)}
+        own |= {"servers": [identity(url) for url in servers]} if servers else {}
+    elif isinstance(recipe.task, NbaTaskConfig) and recipe.task.database:
+        from prefloop.tasks.nba.task import judge_databases as leagues
+
+        own = {"database": leagues(recipe.task.database)[0].stem}
+    return {"recipe": recipe.settings, **own}
+
+
+def judge_databases(recipe: Recipe) -> Sequence[Path] | dict[str, list[Path | str]]:
+    """What the execution judge runs answers to the recipe's prompts on; none where those are no SQL."""
+    if isinstance(recipe.task, DatabaseTaskConfig):
+        from prefloop.tasks.database.task import judge_sets
+
+        return judge_sets(recipe.task.folder)
+    if not isinstance(recipe.task, NbaTaskConfig):
+        return ()
+    from prefloop.tasks.nba.task import judge_databases as leagues
+
+    return leagues(recipe.task.database)
 
 
 def _nba(recipe: Recipe, task: NbaTaskConfig) -> Asked:
     """Test questions first: no training question may share a text with them."""
-    from prefloop.tasks.nba.task import ORIGIN, judge_databases, test_prompts, train_prompts
+    from prefloop.tasks.nba.task import judge_databases, test_prompts, train_prompts
     from prefloop.tasks.nba.text import normalised
 
     workers = getattr(recipe.judge, "workers", 0)
-    test = test_prompts(task, judge_databases(), workers)
+    databases = judge_databases(task.database)
+    test = test_prompts(task, databases, workers)
     forbidden = {normalised(prompt.meta["question"]) for prompt in test.prompts}
-    train = train_prompts(task, judge_databases(), workers, recipe.seed, forbidden)
-    return Asked([*train.prompts, *test.prompts], {"test": test.audit, "train": train.audit}, ORIGIN)
+    train = train_prompts(task, databases, workers, recipe.seed, forbidden)
+    return Asked([*train.prompts, *test.prompts], {"test": test.audit, "train": train.audit}, origin(recipe))
 
 
 def _instructions(recipe: Recipe, task: InstructionsConfig) -> Asked:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from prefloop.errors import ConfigError, DataError
 from prefloop.store.files import file_hash
+from prefloop.store.objects import address, fetched
 from prefloop.store.rows import READABLE
 from prefloop.tasks.instructions import lima, ultrafeedback
 
@@ -46,8 +47,8 @@ def open_source(source: str) -> Source:
 
     Args:
         source: ``lima``; ``ultrafeedback``, or one of its parts as ``ultrafeedback:flan``; ``snorkel``, or another of
-            its iterations as ``snorkel:2``; the path of a ``.jsonl``, ``.json`` or ``.parquet`` file; or a data set of
-            the Hub, ``owner/name`` or ``owner/name:file``.
+            its iterations as ``snorkel:2``; the path or address (``s3://…``) of a ``.jsonl``, ``.json`` or ``.parquet``
+            file; or a data set of the Hub, ``owner/name`` or ``owner/name:file``.
 
     Raises:
         ConfigError: it can be none of these.
@@ -61,6 +62,8 @@ def open_source(source: str) -> Source:
         return _ultrafeedback(part)
     if name == "snorkel":
         return _snorkel(part or "1")
+    if address(source):
+        return _file(fetched(source))
     if Path(source).expanduser().exists() or source.startswith((".", "/", "~")) or _is_file_name(source):
         return _file(Path(source).expanduser())
     found = _HUB.fullmatch(source)

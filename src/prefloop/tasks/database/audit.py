@@ -1,0 +1,198 @@
+"""The audit of a task folder: which questions can be asked, which cannot and why, and what a person should look at.
+
+``audit.json`` says by line which questions a run leaves out, and of which state of the files; a run of files that
+were changed since is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefloop.errors import DataError
+from prefloop.progress import progress
+from prefloop.sql.pool import Limits, SandboxPool
+from prefloop.store.files import read_json, write_json, write_text
+from prefloop.tasks.database.checks import Checked, check_questions
+from prefloop.tasks.database.folder import AUDIT, DatabaseEntry, Question, Task, read_task
+from prefloop.tasks.database.inspection import inspect, numbers_in_text, opened
+from prefloop.tasks.database.report import audit_report
+from prefloop.tasks.database.specs import shape, skeleton
+from prefloop.tasks.nba.text import normalised
+
+GOLD_LIMITS = Limits(rows=20_000, result_bytes=10_000_000)
+REPORT = "audit.md"
+PER_BATCH = 200
+MOST_GROUPS = 50
+"""Collisions that are listed."""
+
+
+def audit_task(folder: Path, made: Mapping[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
+    """Audit a task folder, write ``audit.json`` and ``audit.md`` into it, and return what the former holds.
+
+    Args:
+        made: how the questions came about (drawn, imported; what was dropped); default what the last audit kept.
+        workers: sandbox processes; 0 means one per core.
+
+    Raises:
+        DataError: a file of the folder cannot be read; names file and line.
+    """
+    task = read_task(folder)
+    if made is None:
+        made = read_json(folder / AUDIT).get("made", {}) if (folder / AUDIT).is_file() else {}
+    checked = _checked(task, workers)
+    _reject_repeated(task, checked)
+    found = {
+        "schema": 1,
+        "content": task.content,
+        "databases": {entry.name: _database(folder, entry) for entry in task.file.databases},
+        **_figures(task, checked),
+        "made": dict(made),
+    }
+    write_text(folder / REPORT, audit_report(task.file.name, found))
+    write_json(folder / AUDIT, found)
+    return found
+
+
+def read_audit(task: Task) -> dict[str, Any]:
+    """The audit of the task as it stands.
+
+    Raises:
+        DataError: there is none, or files were changed since.
+    """
+    path = task.folder / AUDIT
+    if not path.is_file():
+        raise DataError(f"{task.folder} was not audited: run prefloop task audit {task.folder}")
+    found: dict[str, Any] = read_json(path)
+    if found.get("content") != task.content:
+        raise DataError(f"{task.folder} was changed after its audit: run prefloop task audit {task.folder}")
+    return found
+
+
+def databases_of(folder: Path, entry: DatabaseEntry) -> list[Path | str]:
+    """What answers to a database's questions are run on: itself, and its variant."""
+    if entry.url:
+        return [entry.url]
+    return [folder / path for path in (entry.file, entry.variant) if path]
+
+
+def _checked(task: Task, workers: int) -> list[Checked]:
+    databases: list[Path | str] = []
+    places: dict[str, list[int]] = {}
+    for entry in task.file.databases:
+        own = databases_of(task.folder, entry)
+        places[entry.name] = list(range(len(databases), len(databases) + len(own)))
+        databases += own
+    dialects = {entry.name: entry.dialect for entry in task.file.databases}
+    first = task.file.databases[0].name
+    places[""], dialects[""] = places[first], dialects[first]
+    found: list[Checked] = []
+    with (
+        SandboxPool(databases, workers, GOLD_LIMITS) as pool,
+        progress("audit", len(task.questions), "questions") as advance,
+    ):
+        for start in range(0, len(task.questions), PER_BATCH):
+            batch = task.questions[start : start + PER_BATCH]
+            found += check_questions(batch, places, dialects, pool)
+            advance(len(batch))
+    return found
+
+
+def _reject_repeated(task: Task, checked: list[Checked]) -> None:
+    """A text that was asked already of the same database; of a test and a training question the test one stays."""
+    order = sorted(range(len(checked)), key=lambda i: (task.questions[i].split == "train", i))
+    texts: dict[tuple[str, str], int] = {}
+    for i in order:
+        question = task.questions[i]
+        if checked[i].reason:
+            continue
+        first = texts.setdefault((task.database(question).name, normalised(question.question)), i)
+        if first != i:
+            same = (question.sql or "").split() == (task.questions[first].sql or "").split()
+            checked[i].reason = "the same text as another question"
+            checked[i].detail = f"line {task.lines[first]}, {'the same' if same else 'another'} query"
+
+
+def _database(folder: Path, entry: DatabaseEntry) -> dict[str, Any]:
+    with opened(folder / entry.file if entry.file else str(entry.url)) as connection:
+        found = inspect(connection, entry.dialect, entry.name)
+    return {
+        "engine": entry.dialect,
+        "tables": {table.name: table.rows for table in found.schema.tables},
+        "repeated_rows": found.repeated,
+        "numbers_in_text": numbers_in_text(found),
+        "guessed_keys": [
+            f"{key.table}.{key.column} = {key.parent}.{key.parent_column}"
+            for key in found.schema.keys
+            if not key.declared
+        ],
+        "variant": entry.variant is not None,
+    }
+
+
+def _figures(task: Task, checked: Sequence[Checked]) -> dict[str, Any]:
+    rows = list(zip(task.questions, task.lines, checked, strict=True))
+    kept = [(question, line, found) for question, line, found in rows if not found.reason]
+    trained = {template_of(task, question) for question, _, _ in kept if question.split == "train"}
+    test = [template_of(task, question) for question, _, _ in kept if question.split == "test"]
+    groups = _collisions(task, kept)
+    return {
+        "questions": len(rows),
+        "accepted": {split: sum(q.split == split for q, _, _ in kept) for split in ("train", "test")},
+        "rejected": [
+            {"line": line, "question": question.question, "reason": found.reason, "detail": found.detail}
+            for question, line, found in rows
+            if found.reason
+        ],
+        "doubts": [
+            {"line": line, "question": question.question, "doubt": doubt}
+            for question, line, found in kept
+            for doubt in found.doubts
+        ],
+        "on_one_database": [line for question, line, found in kept if _alone(task, question, found)],
+        "collisions": {
+            "pairs": sum(len(group) * (len(group) - 1) // 2 for group in groups),
+            "groups": groups[:MOST_GROUPS],
+        },
+        "same_on_variant": sum(found.constant for _, _, found in kept),
+        "small_integers": sum(found.small for _, _, found in kept),
+        "templates": {
+            "train": len(trained),
+            "test": len(set(test)),
+            "unseen_questions": sum(template not in trained for template in test),
+        },
+        "families": dict(sorted(Counter(family_of(task, question) for question, _, _ in kept).items())),
+    }
+
+
+def _alone(task: Task, question: Question, found: Checked) -> bool:
+    """The gold says nothing on the variant, so answers are compared on the database alone."""
+    return not found.everywhere and task.database(question).variant is not None
+
+
+def _collisions(task: Task, kept: Sequence[tuple[Question, int, Checked]]) -> list[list[int]]:
+    """Lines of questions whose different queries give the same result on all databases, one line for each query."""
+    groups: dict[tuple[str, str], dict[str, int]] = {}
+    for question, line, found in kept:
+        if question.sql is not None:
+            entry = task.database(question)
+            text = skeleton(question.sql, entry.dialect) + repr(sorted(question.sql.lower().split()))
+            groups.setdefault((entry.name, found.digest), {}).setdefault(text, line)
+    return sorted(sorted(group.values()) for group in groups.values() if len(group) > 1)
+
+
+def template_of(task: Task, question: Question) -> str:
+    """The question's template: as written, or what its database and the shape of its query say."""
+    if question.template:
+        return question.template
+    entry = task.database(question)
+    return f"{entry.name}: {skeleton(question.sql, entry.dialect) if question.sql else 'unanswerable'}"
+
+
+def family_of(task: Task, question: Question) -> str:
+    """The question's family: as written, or the kind of its query."""
+    if question.family:
+        return question.family
+    return shape(question.sql, task.database(question).dialect) if question.sql else "unanswerable"

@@ -1,0 +1,186 @@
+"""Makes a task folder of a published question set: databases, comparisons by its convention, splits, and the audit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefloop.errors import ConfigError, DataError
+from prefloop.progress import note
+from prefloop.records import content_id
+from prefloop.sql.compare import ComparisonSpec
+from prefloop.sql.postgres import is_postgres
+from prefloop.store.files import file_hash
+from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database.folder import Alternative, DatabaseEntry, Question, TaskFile, making, write_task
+from prefloop.tasks.database.layouts import CONVENTIONS, BadRow, Imported, read_layout
+from prefloop.tasks.database.make import add_database
+from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
+
+POLICIES = """\
+- give the columns that the question asks for, and no others
+- where the question asks for no order, the order of the rows does not matter
+"""
+TEST_SHARE = 0.3
+"""Share of the questions that become the test, whole templates, where the set has no split of its own."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+PLACES = ("{0}/{0}.sqlite", "{0}.sqlite", "{0}/{0}.db", "{0}.db", "database/{0}/{0}.sqlite")
+"""Where a folder of databases may hold one, by its name."""
+
+
+def task_from_questions(
+    path: Path,
+    database: Path | str,
+    out: Path,
+    *,
+    layout: str | None = None,
+    test: Path | None = None,
+    seed: int = 1,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Make the task folder `out` of a file of questions; returns the audit.
+
+    Args:
+        database: a SQLite file, a folder of them by name, or a ``postgresql://`` URL; a URL without a database's name
+            takes each question's.
+        layout: ``spider, bird, defog, geoquery`` or ``jsonl``; default by the first entry.
+        test: file of the test questions, of the same layout; those of `path` are then for training.
+        seed: of the split, where the set has none.
+        workers: sandbox processes; 0 means one per core.
+
+    Raises:
+        DataError: a file is missing or of no known layout, or no question of it can be asked.
+        StoreError: `out` exists, or cannot be written.
+    """
+    layout, rows, bad = read_layout(path, layout)
+    if test is not None:
+        rows = [_of_split(row, "train") for row in rows]
+        _, others, wrong = read_layout(test, layout)
+        rows, bad = [*rows, *(_of_split(row, "test") for row in others)], [*bad, *wrong]
+    with making(out) as folder:
+        entries, lost = _databases(rows, database, folder, seed)
+        bad += lost
+        rows = [row for row in rows if row.database in entries]
+        rules: Counter[str] = Counter()
+        questions = []
+        dialects = {name: entry.dialect for name, entry in entries.items()}
+        several = len(set(entries.values())) > 1
+        for row, split in zip(rows, _splits(rows, dialects, seed), strict=True):
+            try:
+                questions.append(_question(row, split, layout, dialects[row.database], several, rules))
+            except ConfigError as error:
+                bad.append(BadRow(row.place, str(error)))
+        if not questions:
+            raise DataError(f"no question of {path} can be asked: {bad[0].place}: {bad[0].reason}")
+        hashes = ", ".join(f"`{file.name}` (SHA-256 `{file_hash(file)}`)" for file in (path, test) if file)
+        file = TaskFile(
+            name=out.name,
+            policies=POLICIES,
+            origin=f"Imported from {hashes}; its own licence and terms hold.",
+            databases=tuple(dict.fromkeys(entries.values())),
+        )
+        write_task(folder, file, questions)
+        made = {
+            "layout": layout,
+            "rows": len(questions) + len(bad),
+            "bad": [{"place": row.place, "reason": row.reason} for row in bad],
+            "rules": dict(sorted(rules.items())),
+        }
+        return audit_task(folder, made, workers)
+
+
+def _of_split(row: Imported, split: str) -> Imported:
+    return Imported(**{**row.__dict__, "split": split})
+
+
+def _databases(
+    rows: Sequence[Imported], database: Path | str, out: Path, seed: int
+) -> tuple[dict[str, DatabaseEntry], list[BadRow]]:
+    """Entries by the names that questions use, and the questions whose database is not at hand."""
+    named = sorted({row.database for row in rows})
+    sources, lost = {}, {}
+    for name in named:
+        if name and not _NAME.fullmatch(name):
+            lost[name] = f"database name {name!r} is no name"
+            continue
+        found = _source(name, database, named)
+        if isinstance(found, str) and not is_postgres(found):
+            lost[name] = found
+        else:
+            sources[name] = found
+    several = len(sources) > 1
+    entries = {}
+    for name, source in sources.items():
+        called = name or (source.stem if isinstance(source, Path) else "database")
+        shown = f"schemas/{called}.sql" if several else "schema.sql"
+        known = next((entry for entry in entries.values() if entry.name == called), None)
+        entries[name] = known or add_database(source, out, called, shown, seed)[0]
+    bad = [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
+    if lost:
+        note(f"{len(bad):,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")
+    return entries, bad
+
+
+def _source(name: str, database: Path | str, named: Sequence[str]) -> Path | str:
+    """Where a database is, or why it is not at hand."""
+    if isinstance(database, str):
+        return f"{database.rstrip('/')}/{name}" if re.fullmatch(r"[^/]+//[^/]*/?", database) and name else database
+    if database.is_dir():
+        found = [database / place.format(name) for place in PLACES] if name else []
+        there = next((path for path in found if path.is_file()), None)
+        return there or f"database {name or 'without a name'} is not in {database}"
+    if not database.is_file():
+        raise DataError(f"database {database} does not exist")
+    if len(named) > 1 and name not in ("", database.stem):
+        return f"asks database {name}, not {database.name}: give a folder of databases"
+    return database
+
+
+def _splits(rows: Sequence[Imported], dialects: dict[str, str], seed: int) -> list[str]:
+    """The set's own splits; without one, whole templates drawn by seed until they hold the test's share."""
+    if all(row.split for row in rows):
+        return [row.split for row in rows]
+    templates = [row.template or f"{row.database}: {skeleton(row.golds[0], dialects[row.database])}" for row in rows]
+    counts = Counter(template for template, row in zip(templates, rows, strict=True) if not row.split)
+    test, wanted = set[str](), TEST_SHARE * sum(counts.values())
+    for template in sorted(counts, key=lambda template: content_id("split", seed, template)):
+        if sum(counts[each] for each in test) >= wanted:
+            break
+        test.add(template)
+    return [
+        row.split or ("test" if template in test else "train") for row, template in zip(rows, templates, strict=True)
+    ]
+
+
+def _question(row: Imported, split: str, layout: str, dialect: str, several: bool, rules: Counter[str]) -> Question:
+    """The question with its comparisons; counts the rules that made them."""
+    convention = CONVENTIONS[layout]
+    start = {**convention.comparison, **row.comparison}
+    ComparisonSpec.from_dict(start)
+    specs = [infer(row.question, gold, dialect, start, convention.ordered) for gold in row.golds]
+    rules.update(specs[0].rules or ("as rows without an order",))
+    others = [_alternative(gold, spec) for gold, spec in zip(row.golds[1:], specs[1:], strict=True)]
+    if others:
+        rules["questions with several right queries"] += 1
+    return Question(
+        question=row.question,
+        sql=row.golds[0],
+        split="test" if split == "test" else "train",
+        database=row.database if several else "",
+        comparison=specs[0].comparison,
+        compare_sql=specs[0].compare_sql,
+        alternatives=tuple(others),
+        template=row.template,
+        family=row.family or shape(row.golds[0], dialect),
+        note=row.note,
+        answer=row.answer,
+        source=row.place,
+    )
+
+
+def _alternative(gold: str, spec: Spec) -> Alternative:
+    return Alternative(sql=gold, compare_sql=spec.compare_sql, comparison=spec.comparison)

@@ -1,0 +1,334 @@
+"""A database task run: prompts, the judge with alternatives and several databases, a whole recipe, PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from command_line import prefloop
+from postgres import Postgres, running_postgres
+from postgres_copy import make_reader, new_database
+from shop import TABLES, build_shop, rows
+
+from prefloop.config.judges import ExecutionConfig
+from prefloop.config.recipe import load_recipe
+from prefloop.config.tasks import DatabaseTaskConfig
+from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.judging.execution import ExecutionJudge
+from prefloop.loop.main import run_recipe
+from prefloop.loop.plan import plan
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store.tables import read_records
+from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database.folder import read_task
+from prefloop.tasks.database.importing import task_from_questions
+from prefloop.tasks.database.make import task_from_database
+from prefloop.tasks.database.task import database_prompts, judge_sets
+from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.questions.grammar import Question, draw_question
+from prefloop.tasks.nba.questions.worlds import LeagueWorld
+from prefloop.tasks.nba.task import team_words
+
+CONFIG = ExecutionConfig(workers=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("task")
+    task_from_database(build_shop(place / "shop.sqlite"), place / "my-task", train=24, test=12, workers=1)
+    return place / "my-task"
+
+
+def answer(prompt: Prompt, text: str, index: int = 0) -> Completion:
+    return Completion(f"{prompt.id}/{index}", prompt.id, index, 0, text, (1,), (0.0,), "stop", "p", {}, 0)
+
+
+def correct(folder: Path, prompts: list[Prompt], texts: list[str]) -> list[float]:
+    with ExecutionJudge(judge_sets(folder), CONFIG) as judge:
+        judged = judge.judge(prompts, [answer(p, t) for p, t in zip(prompts, texts, strict=True)])
+    return [judgement.objectives.get("correct", -1.0) for judgement in judged]
+
+
+def gold(prompt: Prompt) -> str:
+    return render_answer(prompt.meta["gold_plan"], prompt.meta["gold_sql"])
+
+
+def test_every_gold_answer_scores_one(made: Path) -> None:
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
+    with ExecutionJudge(judge_sets(made), CONFIG) as judge:
+        judged = judge.judge(prompts, [answer(prompt, gold(prompt)) for prompt in prompts])
+    for prompt, judgement in zip(prompts, judged, strict=True):
+        assert judgement.objectives == pytest.approx(dict.fromkeys(judgement.objectives, 1.0)), prompt.meta["question"]
+
+
+def test_what_a_prompt_holds(made: Path) -> None:
+    prompts, _, origin = database_prompts(DatabaseTaskConfig(folder=made), 1)
+    system, user = prompts[0].messages
+    assert "in SQLite" in system["content"]
+    assert "CREATE TABLE customers" in system["content"]
+    assert "any of them will do" in system["content"]
+    assert user["content"] == prompts[0].meta["question"]
+    assert origin == "The prompts are the user's own."
+    named, *_ = database_prompts(DatabaseTaskConfig(folder=made, schema_in_prompt="names"), 1)
+    assert "products(id, title, category, price, stock)" in named[0].messages[0]["content"]
+    bare, *_ = database_prompts(DatabaseTaskConfig(folder=made, schema_in_prompt="none"), 1)
+    assert len(bare[0].messages) == 1
+    seen = {prompt.meta["template"] for prompt in prompts if prompt.split == "train"}
+    assert all(prompt.meta["seen"] == (prompt.meta["template"] in seen) for prompt in prompts)
+
+
+def test_fewer_questions_are_drawn_by_seed_and_the_test_stays(made: Path) -> None:
+    def drawn(seed: int, **counts: int) -> dict[str, set[str]]:
+        prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made, **counts), seed)
+        return {split: {p.id for p in prompts if p.split == split} for split in ("train", "test")}
+
+    one, two = drawn(1, train_questions=10, test_questions=6), drawn(2, train_questions=10, test_questions=6)
+    assert (len(one["train"]), len(one["test"])) == (10, 6)
+    assert one["test"] == two["test"]
+    assert one["train"] != two["train"]
+    assert one["train"] < drawn(1, train_questions=15)["train"]
+    with pytest.raises(DataError, match=r"24 train questions that can be asked, not 25: lower task\.train_questions"):
+        drawn(1, train_questions=25)
+
+
+def test_alternatives_sets_of_databases_and_golds_without_a_variant(tmp_path: Path) -> None:
+    """Two databases with tables of one name; a question right in either of two ways; one the variant is silent on."""
+    for name, seed in (("north", 3), ("south", 4)):
+        build_shop(tmp_path / f"{name}.sqlite", seed)
+    price = "SELECT title FROM products ORDER BY price DESC LIMIT 1"
+    lines = [
+        {
+            "question": "How many open orders up north?",
+            "sql": "SELECT COUNT(*) FROM orders WHERE status = 'open'",
+            "db_id": "north",
+            "split": "test",
+        },
+        {
+            "question": "How many open orders down south?",
+            "sql": "SELECT COUNT(*) FROM orders WHERE status = 'open'",
+            "db_id": "south",
+            "split": "train",
+        },
+        {"question": "Dearest product down south?", "sql": price, "db_id": "south", "split": "train"},
+        {
+            "question": "Who has 47 credit?",
+            "sql": "SELECT name FROM customers WHERE credit = (SELECT credit FROM customers WHERE id = 2) AND id = 2",
+            "db_id": "north",
+            "split": "train",
+        },
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = tmp_path / "t"
+    task_from_questions(tmp_path / "own.jsonl", tmp_path, task, workers=1)
+    questions = [json.loads(line) for line in (task / "questions.jsonl").read_text().splitlines()]
+    questions[1]["alternatives"] = [
+        {"sql": "SELECT status, COUNT(*) FROM orders WHERE status = 'open' GROUP BY status"}
+    ]
+    questions[1]["comparison"] = {"extra_columns": "forbid"}
+    empty = (
+        "SELECT title FROM products WHERE id = 1 AND price = (SELECT price FROM products WHERE id = 1) AND price = {}"
+    )
+    with sqlite3.connect(task / "databases/north.sqlite") as connection:
+        (value,) = connection.execute("SELECT price FROM products WHERE id = 1").fetchone()
+    questions.append(
+        {"question": "What costs so much?", "sql": empty.format(value), "split": "train", "database": "north"}
+    )
+    (task / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    found = audit_task(task, workers=1)
+    assert found["rejected"] == []
+    assert found["on_one_database"] == [5]
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=task), 1)
+    by_text = {prompt.meta["question"]: prompt for prompt in prompts}
+    assert by_text["What costs so much?"].meta["database"] == "north/alone"
+    assert "south" not in by_text["Dearest product down south?"].messages[0]["content"]
+    open_, dear, costs = (by_text[lines[1]["question"]], by_text[lines[2]["question"]], by_text["What costs so much?"])
+
+    def sql(text: str) -> str:
+        return f"Plan: x\n```sql\n{text}\n```"
+
+    counted = "SELECT COUNT(id) FROM orders WHERE status = 'open'"
+    both = "SELECT 'open', COUNT(*) FROM orders WHERE status = 'open'"
+    wrong = "SELECT COUNT(*), MIN(id) FROM orders WHERE status = 'open'"
+    cheapest = "SELECT title FROM products ORDER BY price LIMIT 1"
+    constant = f"SELECT title FROM products WHERE price = {value} AND id = 1"
+    cases = [
+        (open_, counted, 1),
+        (open_, both, 1),
+        (open_, wrong, 0),
+        (dear, price, 1),
+        (dear, cheapest, 0),
+        (costs, constant, 1),
+    ]
+    for prompt, text, expected in cases:
+        assert correct(task, [prompt], [sql(text)]) == [expected], text
+    with pytest.raises(ConfigError, match="several databases"):
+        database_prompts(DatabaseTaskConfig(folder=task, schema_in_prompt="none"), 1)
+
+
+def test_a_prompt_of_a_database_that_is_not_there_is_refused(made: Path) -> None:
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
+    with (
+        ExecutionJudge({"other": [made / "databases/shop.sqlite"]}, CONFIG) as judge,
+        pytest.raises(DataError, match="no database called 'shop'"),
+    ):
+        judge.judge(prompts[:1], [answer(prompts[0], "x")])
+
+
+@pytest.fixture(scope="module")
+def league_questions(leagues: list[Path]) -> list[Question]:
+    """Questions of the NBA grammar, of families that the embedded policy knows and of rankings; each gold once."""
+    rng, world, names = np.random.default_rng(5), LeagueWorld(leagues[0]), team_words()
+    drawn = [draw_question(rng, family, world, names) for _ in range(14) for family in "ABDE"]
+    return list({question.query.sql(): question for question in drawn if question.query}.values())
+
+
+@pytest.fixture(scope="module")
+def league_task(
+    league_questions: list[Question], leagues: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A task of these questions, without the comparisons that the grammar knows, and its audit."""
+    place = tmp_path_factory.mktemp("league")
+    lines = [
+        {"question": question.text, "sql": question.query.sql()} for question in league_questions if question.query
+    ]
+    (place / "nba.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return place / "t", task_from_questions(place / "nba.jsonl", leagues[0], place / "t", workers=1)
+
+
+@pytest.mark.soak
+def test_comparisons_by_rule_agree_with_those_that_a_grammar_knows(
+    league_questions: list[Question], league_task: tuple[Path, dict[str, Any]]
+) -> None:
+    task, found = league_task
+    assert {row["reason"] for row in found["rejected"]} <= {
+        "gold is empty",
+        "gold is NULL",
+        "tie at the limit",
+        "the same text as another question",
+    }
+    made = {q.question: q.comparison for q in read_task(task).questions}
+    tops = [question for question in league_questions if "top_k" in question.comparison]
+    assert len(tops) > 8
+    for question in tops:
+        comparison = made[question.text]
+        assert comparison["top_k"] == question.comparison["top_k"]
+        assert comparison["order_keys"] == question.comparison["order_keys"]
+    others = {question.text for question in league_questions} - {question.text for question in tops}
+    assert not any("top_k" in made[text] for text in others)
+
+
+SMALL: dict[str, Any] = {
+    "policy.model": "embedded",
+    "policy.dtype": "float32",
+    "task.schema_in_prompt": "none",
+    "task.train_questions": 8,
+    "task.test_questions": 4,
+    "generation.k": 3,
+    "generation.max_new_tokens": 96,
+    "evaluation.sampled_questions": 2,
+    "evaluation.samples": 2,
+    "evaluation.bootstrap": 100,
+    "training.epochs": 1,
+    "training.dtype": "float32",
+    "training.checkpointing": False,
+    "threads": 1,
+}
+
+
+def test_a_whole_run_and_what_changes_under_it(
+    league_questions: list[Question], league_task: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The embedded policy, asked what it knows: every stage, the report, and the guards against edits."""
+    task, out = Path(shutil.copytree(league_task[0], tmp_path / "t")), tmp_path / "run"
+    recipe = load_recipe("database-sql", {**SMALL, "task.folder": str(task)})
+    planned = plan(recipe)
+    assert (planned.questions, planned.training_answers, planned.test_answers) == (12, 24, 2 * (4 + 2 * 2))
+    evaluation = run_recipe(recipe, out)
+    assert evaluation["execution_accuracy"]["n"] == 4
+    prompts = read_records(out / "prompts.parquet", Prompt)
+    assert {prompt.task for prompt in prompts} == {"database"}
+    judged = read_records(out / "judgements.parquet", Judgement)
+    assert {judgement.objectives["correct"] for judgement in judged} == {0.0, 1.0}
+    assert "nba.jsonl" in (out / "preferences/README.md").read_text()
+    assert "</html>" in (out / "report.html").read_text()
+    assert run_recipe(recipe, out, resume=True) == evaluation
+    asked = prefloop("ask", league_questions[0].text, "--run", out, "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert [reply["policy"] for reply in json.loads(asked.stdout)] == ["before", "after"]
+    (task / "task.yaml").write_text((task / "task.yaml").read_text().replace("no others", "nothing else"))
+    with pytest.raises(StoreError, match="recipe"):
+        run_recipe(recipe, out, resume=True)
+
+
+def test_options_of_the_recipe(made: Path, tmp_path: Path) -> None:
+    assert load_recipe("nba-sql", {"task": "database", "task.folder": "x"}).task == DatabaseTaskConfig(folder=Path("x"))
+    with pytest.raises(ConfigError, match=r"task\.folder: field required"):
+        load_recipe("nba-sql", {"task": "database"})
+    with pytest.raises(ConfigError, match=r"evaluation\.judge: has no effect with task\.name=database"):
+        load_recipe("database-sql", {"evaluation.judge": "pairrm"})
+    gone = load_recipe("database-sql", {"task.folder": str(tmp_path / "gone"), "policy.model": "embedded"})
+    with pytest.raises(DataError, match=r"task\.yaml does not exist: make a task folder"):
+        plan(gone)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+def test_a_postgresql_database_by_a_role_that_can_only_read(postgres: Postgres, tmp_path: Path) -> None:
+    admin = new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute(TABLES.replace("ordered_on TEXT", "ordered_on DATE").replace("REAL", "NUMERIC(12, 2)"))
+        connection.execute('CREATE TABLE "Mixed Case" ("Id" INTEGER PRIMARY KEY, "Ünit" TEXT)')
+        for table, found in rows().items():
+            marks = ", ".join(["%s"] * len(found[0]))
+            connection.cursor().executemany(f"INSERT INTO {table} VALUES ({marks})", found)
+    url = make_reader(admin)
+    found = task_from_database(url, tmp_path / "t", train=24, test=12, workers=1)
+    assert found["accepted"] == {"train": 24, "test": 12}
+    (database,) = found["databases"].values()
+    assert database["engine"] == "postgres"
+    assert database["tables"] == {"Mixed Case": 0, "customers": 18, "orders": 200, "products": 12}
+    assert database["guessed_keys"] == ["orders.product_id = products.id"]
+    assert not database["variant"]
+    assert '"Ünit" text' in (tmp_path / "t/schema.sql").read_text()
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=tmp_path / "t"), 1)
+    assert "in PostgreSQL" in prompts[0].messages[0]["content"]
+    assert set(correct(tmp_path / "t", prompts, [gold(prompt) for prompt in prompts])) == {1.0}
+    wrong = "Plan: x\n```sql\nDELETE FROM orders\n```"
+    assert set(correct(tmp_path / "t", prompts[:3], [wrong] * 3)) == {0.0}
+    with pytest.raises(DataError, match="holds a password") as error:
+        task_from_database(url.replace("@", ":secret@", 1), tmp_path / "u")
+    assert "secret" not in str(error.value)
+    with pytest.raises(DataError, match="can only read"):
+        task_from_database(admin, tmp_path / "v")  # a superuser
+
+
+def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of it but the run on a GPU, in its order."""
+    page = (Path(__file__).parent.parent / "docs/task-database.md").read_text()
+    commands = [line for line in page.split("## The folder")[0].splitlines() if line.startswith("prefloop ")]
+    assert len(commands) == 5
+    build_shop(tmp_path / "shop.sqlite")
+    for command in commands[:3]:
+        words = shlex.split(command)[1:]
+        settings = ["--set", "policy.model=embedded"] if words[0] == "run" else []
+        done = prefloop(*words, *settings, cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    line = '{"question": "Which 3 products have the highest price?"'
+    example = next(text for text in page.splitlines() if text.startswith(line))
+    with (tmp_path / "my-task/questions.jsonl").open("a") as file:
+        file.write(example + "\n")
+    assert prefloop("run", "database-sql", "--set", "task.folder=my-task", "--dry-run", cwd=tmp_path).returncode == 3
+    again = prefloop("task", "audit", "my-task", "--workers", 1, cwd=tmp_path)
+    assert "41 training and 20 test questions" in again.stdout, again.stdout
