@@ -12,14 +12,15 @@ score = Σ weight_i · objective_i / Σ weight_i over the objectives an answer h
 to run (error class ``internal``), or whose gold does not run (``gold_error``), stays unscored.
 
 A prompt's meta needs ``gold_sql`` alone, None where no query can answer; the rest is optional: ``compare_sql``
-(the gold without its limit), ``comparison`` (`prefloop.sql.compare.ComparisonSpec`) and ``gold_length``.
+(the gold without its limit), ``comparison`` (`prefloop.sql.compare.ComparisonSpec`), ``gold_length``,
+``alternatives`` (other right queries, each ``{"sql", "comparison"}``), ``database`` (of several sets, which one), and
+``tables`` with ``dialect``, by which plans over the user's own database are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
@@ -27,6 +28,7 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.judging.groups import Answered, judge_chunks
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
+from prefloop.sql.databases import Database, identity
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.store.journal import Journal
@@ -40,6 +42,8 @@ ROWS_KEPT = 5
 LONGEST_CELL = 200
 GOLD_ROWS, GOLD_BYTES = 20_000, 10_000_000
 """A gold may be a full ranking of which an answer gives the first rows."""
+GOLDS_KEPT = 1_024
+"""Results of golds that are kept between chunks: those of a test set, which is judged several times."""
 UNSCORED = {"internal", "gold_error"}
 
 
@@ -64,17 +68,32 @@ class ExecutionJudge:
     """
 
     name = NAME
+    per_chunk = PROMPTS_PER_CHUNK
 
-    def __init__(self, databases: Sequence[Path], config: ExecutionConfig) -> None:
+    def __init__(
+        self, databases: Sequence[Database] | Mapping[str, Sequence[Database]], config: ExecutionConfig
+    ) -> None:
+        """Args:
+        databases: SQLite files that nobody writes, and ``postgresql://`` URLs (docs/postgresql.md), on all of which
+            an answer has to be right; or several such sets, by the name that a prompt's ``meta.database`` gives them.
+
+        Raises:
+            DataError: a database is missing, or its role may do more than read.
+        """
         limits = Limits(opcodes=config.opcodes)
         gold_limits = Limits(opcodes=config.opcodes, rows=GOLD_ROWS, result_bytes=GOLD_BYTES)
         workers = config.workers or _cores()
-        self._count = len(databases)
-        self._identity = content_id(NAME, [database.stem for database in databases], config.model_dump())
+        sets = databases if isinstance(databases, Mapping) else {"": databases}
+        every = list(dict.fromkeys(database for members in sets.values() for database in members))
+        self._several = isinstance(databases, Mapping)
+        self._places = {name: [every.index(database) for database in members] for name, members in sets.items()}
+        named: Any = {name: [identity(member) for member in members] for name, members in sets.items()}
+        decides = config.model_dump(exclude={"workers"})
+        self.identity = content_id(NAME, named if self._several else named[""], decides)
         self._weights = {name: getattr(config, name) for name in ("correct", "valid", "reasoning", "verbosity")}
-        self._answers = SandboxPool(databases, workers, limits)
-        self._golds = SandboxPool(databases, workers, gold_limits)  # a prediction never shares a connection with a gold
-        self._gold_results: dict[str, list[QueryResult]] = {}
+        self._answers = SandboxPool(every, workers, limits)
+        self._golds = SandboxPool(every, workers, gold_limits)  # a prediction never shares a connection with a gold
+        self._gold_results: dict[_Query, list[QueryResult]] = {}
 
     def __enter__(self) -> ExecutionJudge:
         self._answers.__enter__()
@@ -108,37 +127,52 @@ class ExecutionJudge:
                 f"{len(without):,} prompts have no meta.gold_sql, {without[0]} first: the execution judge compares "
                 "answers with that query's result"
             )
+        unknown = sorted({self._set(prompt) for prompt in prompts} - self._places.keys())
+        if unknown:
+            raise DataError(f"no database called '{unknown[0]}' is at hand, which a prompt's meta.database names")
         judged = judge_chunks(
-            self._identity,
+            self.identity,
             self._judge_chunk,
             prompts,
             completions,
-            per_chunk=PROMPTS_PER_CHUNK,
+            per_chunk=self.per_chunk,
             journal=journal,
             label=label,
         )
         found = {judgement.completion_ids[0]: judgement for judgement in judged}
         return [found[completion.id] for completion in completions]
 
+    def _set(self, prompt: Prompt) -> str:
+        """Name of the databases that a prompt is about."""
+        return str(prompt.meta.get("database") or "") if self._several else ""
+
     def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         self._run_golds([prompt for prompt, _ in chunk])
-        queries = sorted({sql for _, group in chunk for c in group if (sql := extract_sql(c.text))})
+        queries = sorted(
+            {(self._set(prompt), sql) for prompt, group in chunk for c in group if (sql := extract_sql(c.text))}
+        )
         results = self._run(self._answers, queries)
         return [self._judgement(prompt, completion, results) for prompt, group in chunk for completion in group]
 
-    def _run(self, pool: SandboxPool, queries: list[str]) -> dict[str, list[QueryResult]]:
-        flat = pool.run([(database, sql) for sql in queries for database in range(self._count)])
-        return {sql: flat[i * self._count : (i + 1) * self._count] for i, sql in enumerate(queries)}
+    def _run(self, pool: SandboxPool, queries: list[_Query]) -> dict[_Query, list[QueryResult]]:
+        found = iter(pool.run([(place, sql) for name, sql in queries for place in self._places[name]]))
+        return {(name, sql): [next(found) for _ in self._places[name]] for name, sql in queries}
 
     def _run_golds(self, prompts: Sequence[Prompt]) -> None:
-        wanted = {gold for prompt in prompts if (gold := _gold(prompt))}
+        wanted = {(self._set(prompt), sql) for prompt in prompts for sql, _ in _golds(prompt)}
+        if len(self._gold_results) > GOLDS_KEPT:
+            self._gold_results = {gold: found for gold, found in self._gold_results.items() if gold in wanted}
         missing = sorted(wanted - self._gold_results.keys())
         self._gold_results |= self._run(self._golds, missing)
 
-    def _judgement(self, prompt: Prompt, completion: Completion, results: Mapping[str, list[QueryResult]]) -> Judgement:
+    def _judgement(
+        self, prompt: Prompt, completion: Completion, results: Mapping[_Query, list[QueryResult]]
+    ) -> Judgement:
         sql = extract_sql(completion.text)
-        if _gold(prompt):
-            verdict = self._verdict(prompt, results[sql]) if sql else _Verdict(False, "no_sql", "no_sql", [])
+        if golds := _golds(prompt):
+            verdicts = [self._verdict(prompt, *gold, results[self._set(prompt), sql]) for gold in golds] if sql else []
+            first = verdicts[0] if verdicts else _Verdict(False, "no_sql", "no_sql", [])
+            verdict = next((each for each in verdicts if each.correct), first)
         else:
             refused = is_refusal(completion.text)
             status = "refused" if refused else "not_refused"
@@ -161,16 +195,16 @@ class ExecutionJudge:
             prompt.id, (completion.id,), NAME, "score", value, {} if value is None else objectives, raw=raw
         )
 
-    def _verdict(self, prompt: Prompt, results: list[QueryResult]) -> _Verdict:
-        golds = self._gold_results[_gold(prompt)]
-        broken = next((gold for gold in golds if gold.status != "ok"), None)
+    def _verdict(self, prompt: Prompt, gold: str, comparison: dict[str, Any], results: list[QueryResult]) -> _Verdict:
+        golds = self._gold_results[self._set(prompt), gold]
+        broken = next((found for found in golds if found.status != "ok"), None)
         if broken:
             return _Verdict(False, "gold_error", f"error:{broken.status}", [[broken.message]])
         failed = next((result for result in results if result.status != "ok"), None)
         if failed:
             return _Verdict(False, failed.status, f"error:{failed.status}", [[failed.message]])
-        spec = ComparisonSpec.from_dict(prompt.meta.get("comparison", {}))
-        verdicts = compare_everywhere([gold.rows for gold in golds], [result.rows for result in results], spec)
+        spec = ComparisonSpec.from_dict(comparison)
+        verdicts = compare_everywhere([found.rows for found in golds], [result.rows for result in results], spec)
         worst = next((verdict for verdict in verdicts if not verdict.equal), verdicts[0])
         rows = [[_plain(cell) for cell in row] for row in results[0].rows[:ROWS_KEPT]]
         whole = [sorted(repr(row) for row in result.rows) for result in results]
@@ -178,19 +212,34 @@ class ExecutionJudge:
         return _Verdict(right, "ok", worst.kind, rows, results[0].columns, content_id(whole))
 
 
-def _gold(prompt: Prompt) -> str:
-    """The query to compare with; empty where none can answer."""
-    return str(prompt.meta.get("compare_sql") or prompt.meta["gold_sql"] or "")
+_Query = tuple[str, str]
+"""Name of a set of databases, and SQL."""
+
+
+def _golds(prompt: Prompt) -> list[tuple[str, dict[str, Any]]]:
+    """The queries to compare with, each with its comparison; none where none can answer."""
+    first = prompt.meta.get("compare_sql") or prompt.meta["gold_sql"]
+    others = [(other["sql"], other.get("comparison") or {}) for other in prompt.meta.get("alternatives") or ()]
+    return [(first, prompt.meta.get("comparison") or {}), *others] if first else []
 
 
 def _objectives(prompt: Prompt, text: str, sql: str | None, verdict: _Verdict) -> dict[str, float]:
     valid = verdict.status in {"ok", "refused"}
-    agreement = plan_agreement(plan_of(text), sql) if sql else float(verdict.status == "refused")
+    agreement = _agreement(prompt, plan_of(text), sql) if sql else float(verdict.status == "refused")
     objectives = {"correct": float(verdict.correct), "valid": float(valid), "reasoning": round(agreement or 0.0, 6)}
     if "gold_length" in prompt.meta:
         allowed = LENGTH_ALLOWANCE * prompt.meta["gold_length"]
         objectives["verbosity"] = round(min(1.0, allowed / max(len(text), 1)), 6)
     return objectives
+
+
+def _agreement(prompt: Prompt, plan: str, sql: str) -> float | None:
+    """How far the plan says what the query does, by the words of the prompt's own database."""
+    if "tables" not in prompt.meta:
+        return plan_agreement(plan, sql)
+    from prefloop.tasks.database.claims import plan_agreement as agreement
+
+    return agreement(plan, sql, tuple(prompt.meta["tables"]), prompt.meta.get("dialect") or "sqlite")
 
 
 def _plain(cell: Any) -> Any:

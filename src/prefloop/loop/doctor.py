@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop.errors import PrefloopError
+from prefloop.errors import ConfigError, PrefloopError
 from prefloop.loop.software import versions
 from prefloop.models.load import EMBEDDED, load_policy
 from prefloop.sql.pool import SandboxPool
+from prefloop.sql.postgres import connect, is_postgres, read_address, session_settings
+from prefloop.sql.postgres_role import excess_rights, readable_tables, role_sql
 from prefloop.store.files import cache_folder
 
 NEEDED_GB = 2.0
@@ -29,6 +31,30 @@ class Finding:
     ok: bool
     found: str
     advice: str = ""
+    sql: str = ""
+    """What a database's administrator should run."""
+
+
+def examine_database(url: str) -> list[Finding]:
+    """What the role of a PostgreSQL URL may do, and the SQL for one that can only read.
+
+    Raises:
+        DataError: it is no such URL, or cannot be reached.
+    """
+    if not is_postgres(url):
+        raise ConfigError("--database here is the URL of a PostgreSQL server: postgresql://user@host/name")
+    address = read_address(url)
+    with connect(address) as connection:
+        excess, tables = excess_rights(connection), readable_tables(connection)
+        settings, version = session_settings(connection), connection.info.parameter_status("server_version")
+        found = [Finding("server", True, f"{address.shown}, PostgreSQL {version}")]
+        if excess:
+            advice = "run this as the database's administrator in psql, and use its role:"
+            return [*found, Finding("role", False, ", ".join(excess), advice, role_sql(connection))]
+    if not tables:
+        return [*found, Finding("role", False, "may read no table", "GRANT SELECT ON the tables to ask about")]
+    limits = f"{settings['statement_timeout']} a statement, schemas {settings['search_path']}"
+    return [*found, Finding("role", True, f"can only read: {', '.join(tables)}"), Finding("limits", True, limits)]
 
 
 def examine() -> list[Finding]:

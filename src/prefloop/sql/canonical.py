@@ -34,6 +34,22 @@ def canonical_sql(sql: str) -> str | None:
     return _text(tree)
 
 
+@lru_cache(maxsize=16_384)
+def masked_sql(sql: str) -> str | None:
+    """Canonical text with every number and string a question mark, or None where it cannot be parsed.
+
+    >>> masked_sql("SELECT x FROM t WHERE y = 'a' LIMIT 3") == masked_sql("select x from t where y = 'b' limit 5")
+    True
+    """
+    canonical = canonical_sql(sql)
+    if canonical is None:
+        return None
+    tree = sqlglot.parse_one(canonical, dialect="sqlite")
+    for literal in list(tree.find_all(exp.Literal)):
+        literal.replace(exp.Placeholder())
+    return canonical_sql(_text(tree))  # the order of AND was that of the literals
+
+
 def _text(tree: exp.Expression) -> str:
     return tree.sql(dialect="sqlite", normalize=True, identify=False, comments=False)
 

@@ -177,10 +177,12 @@ def _compare_tables(a: _Table, b: _Table, spec: ComparisonSpec, only: Assignment
         if tried == NODE_CAP:
             return Verdict(False, "undecided", reason=f"more than {NODE_CAP} ways to match columns")
         kept = [c for c in range(a.width) if assignment[c] is not None]
+        if spec.extra_columns == "forbid" and len(kept) < b.width:
+            continue  # its further column is none of the optional ones
         left = a.project(kept)
         right = b.project([column for column in assignment if column is not None])
         if _rows_match(left, right, spec):
-            if _order_matches(left, right, kept, spec):
+            if _order_matches(left, right, a.rows, spec):
                 return Verdict(True, _kind(assignment, b.width), 1.0, 1.0, assignment)
             wrong_order = True
     if wrong_order:
@@ -287,12 +289,18 @@ def _perfect_matching(edges: list[list[int]]) -> bool:
     return all(place(node, set()) for node in range(len(edges)))
 
 
-def _order_matches(left: list[Row], right: list[Row], kept: list[int], spec: ComparisonSpec) -> bool:
-    """With ``keys``: the predicted sequence of sort keys is the gold's."""
+def _order_matches(left: list[Row], right: list[Row], gold: list[Row], spec: ComparisonSpec) -> bool:
+    """With ``keys``: where the gold's sort keys are the same from row to row, the prediction has the same rows in any
+    order. The keys are read from the whole gold: a prediction may leave their columns out."""
     if spec.order != "keys":
         return True
-    keys = [kept.index(c) for c in spec.order_keys if c in kept]
-    return all(all(_equal(x[k], y[k], spec) for k in keys) for x, y in zip(left, right, strict=True))
+    starts = [i for i, row in enumerate(gold) if not i or not _same_keys(gold[i - 1], row, spec)]
+    bounds = zip(starts, [*starts[1:], len(gold)], strict=True)
+    return all(_rows_match(left[start:end], right[start:end], spec) for start, end in bounds)
+
+
+def _same_keys(x: Row, y: Row, spec: ComparisonSpec) -> bool:
+    return all(_equal(x[key], y[key], spec) for key in spec.order_keys)
 
 
 def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec, only: Assignment | None) -> Verdict:

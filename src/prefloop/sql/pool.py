@@ -19,10 +19,14 @@ from types import TracebackType
 from typing import Any
 
 from prefloop.errors import DataError, JudgeError
+from prefloop.sql.postgres import Address, connect_readonly, is_postgres, read_address, statement_seconds
 from prefloop.sql.worker import OPCODES_PER_CALL
 
 KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL")
-"""A worker needs no credentials, so it gets none."""
+"""A worker on a file needs no credentials, so it gets none."""
+POSTGRES_ENVIRONMENT = ("HOME", "PGPASSFILE", "PGPASSWORD", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGHOST")
+POSTGRES_ENVIRONMENT += ("PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY")
+"""What libpq reads; a worker on a server gets it too."""
 
 PATIENCE = 2
 """Times a query may outlast the wall clock before it counts as ``timeout``."""
@@ -36,7 +40,7 @@ class Limits:
     """What one query may spend."""
 
     opcodes: int = 50_000_000
-    """SQLite opcodes; decides ``timeout``."""
+    """SQLite opcodes; decides ``timeout``. On PostgreSQL the role's statement_timeout does."""
     rows: int = 5_000
     result_bytes: int = 500_000
     """Size of a result: an answer that lists more answers nothing, and the judge holds many."""
@@ -59,19 +63,33 @@ class QueryResult:
     rows: tuple[tuple[Any, ...], ...] = ()
     message: str = ""
     opcodes: int = 0
-    """Spent, in units of 10,000."""
+    """Spent, in units of 10,000; 0 on PostgreSQL, which does not count."""
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A PostgreSQL database and how long a statement may take there."""
+
+    address: Address
+    seconds: float
 
 
 class _Worker:
     """One child process and the watch over it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, server: _Server | None = None) -> None:
+        """Args:
+        server: the one it asks; without it, it opens files.
+        """
+        self._wall_s = limits.wall_s + (server.seconds if server else 0)
         self.overdue = False
         """The wall clock killed it."""
-        arguments = [limits.opcodes // OPCODES_PER_CALL, limits.rows, limits.result_bytes, limits.memory_mb]
+        budget = round(1000 * server.seconds) if server else limits.opcodes // OPCODES_PER_CALL
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "prefloop.sql.worker", *map(str, arguments)],
+            [
+                *(sys.executable, "-P", "-m", f"prefloop.sql.{'postgres_worker' if server else 'worker'}"),
+                *map(str, (budget, limits.rows, limits.result_bytes, limits.memory_mb)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -79,7 +97,7 @@ class _Worker:
             encoding="utf-8",
             errors="surrogatepass",
             start_new_session=True,  # Ctrl-C goes to the parent alone, which ends its workers itself
-            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+            env=_environment(server),
         )
 
     @property
@@ -87,10 +105,10 @@ class _Worker:
         """Process id."""
         return self._process.pid
 
-    def ask(self, number: int, database: Path, sql: str) -> QueryResult | None:
+    def ask(self, number: int, database: str, sql: str) -> QueryResult | None:
         """The query's result, or None if the worker died or was killed over it (`overdue` says which)."""
-        request = json.dumps({"id": number, "database": str(database), "sql": sql}) + "\n"
-        alarm = threading.Timer(self._limits.wall_s, self._expire)
+        request = json.dumps({"id": number, "database": database, "sql": sql}) + "\n"
+        alarm = threading.Timer(self._wall_s, self._expire)
         alarm.start()
         try:
             assert self._process.stdin is not None
@@ -123,23 +141,22 @@ class _Worker:
 class SandboxPool:
     """Runs queries on several databases in several worker processes; use as a context manager."""
 
-    def __init__(self, databases: Sequence[Path], workers: int = 2, limits: Limits | None = None) -> None:
+    def __init__(self, databases: Sequence[Path | str], workers: int = 2, limits: Limits | None = None) -> None:
         """Args:
-        databases: SQLite files that nobody writes (`prefloop.sql.snapshot` copies live ones).
-        workers: processes; 0 means one per core.
+        databases: SQLite files that nobody writes (`prefloop.sql.snapshot` copies live ones), and
+            ``postgresql://`` URLs, of a role that can only read.
+        workers: processes, for each PostgreSQL database as many of its own; 0 means one per core.
 
         Raises:
-            DataError: a database is missing.
+            DataError: a database is missing, or its role may do more than read.
         """
-        for database in databases:
-            if not Path(database).is_file():
-                raise DataError(f"database {database} does not exist")
-        self.databases = [Path(database).resolve() for database in databases]
+        self._places = [_place(database) for database in databases]
         self.limits = limits or Limits()
         self.killed = 0
         """Workers lost to a query, over the pool's life."""
         self._count = workers or os.cpu_count() or 1
-        self._workers: list[_Worker] = []
+        self._workers: dict[tuple[int, _Server | None], _Worker] = {}
+        """By slot, and what they work on."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> SandboxPool:
@@ -153,11 +170,11 @@ class SandboxPool:
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers."""
-        return [worker.pid for worker in self._workers]
+        return [worker.pid for worker in self._workers.values()]
 
     def close(self) -> None:
         """End all workers."""
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.close()
         self._workers.clear()
 
@@ -185,7 +202,6 @@ class SandboxPool:
             except BaseException as error:
                 failures.append(error)
 
-        self._workers += [_Worker(self.limits) for _ in range(slots - len(self._workers))]
         threads = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(slots)]
         for thread in threads:
             thread.start()
@@ -193,23 +209,52 @@ class SandboxPool:
             thread.join()
         if failures:
             raise JudgeError(f"the SQL sandbox failed: {failures[0]}") from failures[0]
+        for number, (database, sql) in enumerate(distinct):
+            if found[database, sql].status == "timeout" and isinstance(self._places[database], _Server):
+                found[database, sql] = self._run_one(0, number, database, sql)  # alone: it may have waited for others
         return [found[query] for query in queries]
 
     def _run_one(self, slot: int, number: int, database: int, sql: str) -> QueryResult:
+        place = self._places[database]
+        server = place if isinstance(place, _Server) else None
+        name = server.address.conninfo if server else str(place)
         overdue = deaths = 0
         while overdue < PATIENCE and deaths < DEATHS:
-            worker = self._workers[slot]
-            result = worker.ask(number, self.databases[database], sql)
+            worker = self._worker(slot, server)
+            result = worker.ask(number, name, sql)
             if result is not None:
                 return result
             overdue, deaths = overdue + worker.overdue, deaths + (not worker.overdue)
             worker.close()
             with self._lock:
                 self.killed += 1
-            self._workers[slot] = _Worker(self.limits)
+                del self._workers[slot, server]
         return QueryResult(
             "timeout" if overdue == PATIENCE else "memory", message="its worker was lost again and again"
         )
+
+    def _worker(self, slot: int, server: _Server | None) -> _Worker:
+        with self._lock:
+            if (slot, server) not in self._workers:
+                self._workers[slot, server] = _Worker(self.limits, server)
+            return self._workers[slot, server]
+
+
+def _place(database: Path | str) -> Path | _Server:
+    if is_postgres(database):
+        with connect_readonly(str(database)) as connection:
+            return _Server(read_address(str(database)), statement_seconds(connection))
+    if not Path(database).is_file():
+        raise DataError(f"database {database} does not exist")
+    return Path(database).resolve()
+
+
+def _environment(server: _Server | None) -> dict[str, str]:
+    kept = KEPT_ENVIRONMENT + (POSTGRES_ENVIRONMENT if server else ())
+    found = {name: os.environ[name] for name in kept if name in os.environ}
+    if server and server.address.password is not None:
+        found["PGPASSWORD"] = server.address.password
+    return found
 
 
 def _result(reply: dict[str, Any]) -> QueryResult:

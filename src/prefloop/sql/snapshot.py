@@ -20,7 +20,7 @@ def snapshot(database: Path, folder: Path) -> Path:
     locks writers out nor writes to the source.
 
     Raises:
-        DataError: the file is missing, or not a SQLite database.
+        DataError: the file is missing, not a SQLite database, or one without a table.
         StoreError: the copy cannot be written.
     """
     if not database.is_file():
@@ -40,6 +40,8 @@ def _copy(database: Path, copy: Path) -> None:
             closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
+            if not target.execute("SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view')").fetchone():
+                raise DataError(f"{database} is a database without a table: there is nothing to ask of it")
             target.execute("PRAGMA journal_mode = DELETE")  # a copy marked WAL could not be opened immutable
     except sqlite3.Error as error:
         raise DataError(f"{database} cannot be read as a SQLite database: {error}") from error

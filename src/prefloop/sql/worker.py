@@ -4,21 +4,16 @@ It imports neither torch nor anything of the package's upper rooms. Layers, each
 read-only immutable file, ``query_only``, an authorizer that allows SELECT on tables and harmless functions, size
 limits, an opcode budget (the verdict: the same on every machine), an address-space limit, low priority. The parent
 kills what outlives the wall clock.
-
-Request: ``{"id": n, "database": path, "sql": text}``. Reply: ``{"id", "status", "columns", "rows", "message",
-"opcodes"}`` with bytes as ``{"b": hex}`` and non-finite floats as ``{"f": text}``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import os
 import sqlite3
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from prefloop.sql.serving import cell, reply, serve, size
 
 OPCODES_PER_CALL = 10_000
 """SQLite calls the progress handler after this many opcodes; the budget counts in these."""
@@ -159,25 +154,25 @@ def execute(connection: sqlite3.Connection, sql: str, calls: int, rows: int, res
     connection.set_progress_handler(budget, OPCODES_PER_CALL)
     try:
         cursor = connection.execute(sql)
-        found, size = [], 0
+        found, held = [], 0
         for row in cursor:
-            found.append([_cell(cell) for cell in row])
-            size += sum(map(_size, row))
-            if len(found) > rows or size > result_bytes:
+            found.append([cell(value) for value in row])
+            held += sum(map(size, row))
+            if len(found) > rows or held > result_bytes:
                 break
         columns = [column[0] for column in cursor.description or ()]
         cursor.close()
     except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError) as error:
-        return _reply(_status(error), message=str(error), budget=budget)
+        return reply(_status(error), message=str(error), opcodes=budget.spent)
     except MemoryError:
-        return _reply("memory", message="out of memory", budget=budget)
+        return reply("memory", message="out of memory", opcodes=budget.spent)
     if not columns:
-        return _reply("syntax", message="no query", budget=budget)
+        return reply("syntax", message="no query", opcodes=budget.spent)
     if len(found) > rows:
-        return _reply("too_many_rows", message=f"more than {rows} rows", budget=budget)
-    if size > result_bytes:
-        return _reply("too_large", message=f"more than {result_bytes:,} bytes", budget=budget)
-    return _reply("ok", columns, found, budget=budget)
+        return reply("too_many_rows", message=f"more than {rows} rows", opcodes=budget.spent)
+    if held > result_bytes:
+        return reply("too_large", message=f"more than {result_bytes:,} bytes", opcodes=budget.spent)
+    return reply("ok", columns, found, opcodes=budget.spent)
 
 
 def _status(error: Exception) -> str:
@@ -185,79 +180,19 @@ def _status(error: Exception) -> str:
     return next((status for part, status in MESSAGES if part in text), "syntax")
 
 
-def _reply(
-    status: str,
-    columns: list[str] | None = None,
-    rows: list[Any] | None = None,
-    *,
-    budget: Budget,
-    message: str = "",
-) -> dict[str, Any]:
-    return {
-        "status": status,
-        "columns": columns or [],
-        "rows": rows or [],
-        "message": message[:300],
-        "opcodes": budget.spent,
-    }
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"b": value.hex()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"f": str(value)}
-    return value
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str | bytes) else 8
-
-
-def serve(
-    calls: int, rows: int, result_bytes: int, memory_mb: int, read: Callable[[], str], write: Callable[[str], None]
-) -> None:
-    """Answer requests until the input ends."""
-    _confine(memory_mb)
-    connections: dict[str, sqlite3.Connection] = {}
-    while line := read():
-        request = json.loads(line)
-        try:
-            path = request["database"]
-            if path not in connections:
-                connections[path] = connect(path)
-            reply = execute(connections[path], request["sql"], calls, rows, result_bytes)
-        except (sqlite3.Error, MemoryError, RecursionError) as error:
-            reply = {
-                "status": "internal",
-                "columns": [],
-                "rows": [],
-                "message": str(error)[:300],
-                "opcodes": 0,
-            }
-        write(json.dumps({"id": request["id"], **reply}) + "\n")
-
-
-def _confine(memory_mb: int) -> None:
-    import resource
-
-    size = memory_mb * 2**20
-    with contextlib.suppress(ValueError, OSError):  # some systems (macOS) refuse address-space limits
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(5)
-
-
 def _main() -> None:
     calls, rows, result_bytes, memory_mb = (int(argument) for argument in sys.argv[1:5])
-    output = sys.stdout
+    connections: dict[str, sqlite3.Connection] = {}
 
-    def write(line: str) -> None:
-        output.write(line)
-        output.flush()
+    def answer(path: str, sql: str) -> dict[str, Any]:
+        try:
+            if path not in connections:
+                connections[path] = connect(path)
+            return execute(connections[path], sql, calls, rows, result_bytes)
+        except (sqlite3.Error, MemoryError, RecursionError) as error:
+            return reply("internal", message=str(error))
 
-    serve(calls, rows, result_bytes, memory_mb, sys.stdin.readline, write)
+    serve(answer, memory_mb)
 
 
 if __name__ == "__main__":
