@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -119,6 +120,7 @@ class HubServer:
 
     def commit(self, repo: Repo, changes: dict[str, Any], message: str, description: str = "") -> str:
         files = {**(repo.files if repo.commits else {}), **changes}
+        files = {path: entry for path, entry in files.items() if entry is not None}
         oid = hashlib.sha1(repr((len(repo.commits), sorted(files.items()), message)).encode()).hexdigest()
         repo.commits.append({"oid": oid, "message": message, "description": description, "files": files})
         return oid
@@ -240,7 +242,7 @@ class _HubHandler(_Handler):
         (r"POST /api/validate-yaml", "validate"),
         (r"GET /api/(datasets|models)/([^/]+/[^/]+)", "info"),
         (r"GET /api/(datasets|models)/([^/]+/[^/]+)/revision/(.+)", "info"),
-        (r"GET /api/(datasets|models)/([^/]+/[^/]+)/tree/([^/]+)", "tree"),
+        (r"GET /api/(datasets|models)/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", "tree"),
         (r"POST /api/(datasets|models)/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
         (r"POST /api/(datasets|models)/([^/]+/[^/]+)/commit/([^/]+)", "take_commit"),
         (r"POST /(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
@@ -301,17 +303,26 @@ class _HubHandler(_Handler):
         state = {"private": repo.private, "gated": "manual" if repo.gated else False, "siblings": siblings}
         self.send_json({"id": name, "sha": commit["oid"], "tags": [], "downloads": 0, "likes": 0, **state})
 
-    def tree(self, kind: str, name: str, revision: str) -> None:
+    def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
+        """Of the whole repository, or of a folder: its own entries, or with ?recursive=True all below."""
         repo = self.found(kind, name)
         commit = repo and repo.at(revision)
         if not commit:
             return
+        start = f"{folder}/" if folder else ""
+        files = {path: entry for path, entry in sorted(commit["files"].items()) if path.startswith(start)}
+        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {".", folder}
+        if folder and not files:
+            self.fail(404, f"{folder} does not exist", "EntryNotFound")
+            return
+        if self.query.get("recursive", ["false"])[0].lower() != "true":
+            files = {path: entry for path, entry in files.items() if "/" not in path[len(start) :]}
+            folders = {each for each in folders if each.startswith(start) and "/" not in each[len(start) :]}
         rows: list[dict[str, Any]] = []
-        for path, entry in sorted(commit["files"].items()):
+        for path, entry in files.items():
             large = {"oid": entry["lfs"], "size": entry["size"], "pointerSize": 130} if entry["lfs"] else None
             row = {"type": "file", "path": path, "size": entry["size"], "oid": entry["oid"]}
             rows.append({**row, **({"lfs": large} if large else {})})
-        folders = {path.rpartition("/")[0] for path in commit["files"]} - {""}
         rows += [{"type": "directory", "path": folder, "oid": "0" * 40} for folder in sorted(folders)]
         self.send_json(rows)
 
@@ -364,7 +375,9 @@ class _HubHandler(_Handler):
         changes: dict[str, Any] = {}
         for line in lines[1:]:
             value = line["value"]
-            if line["key"] == "file":
+            if line["key"] == "deletedFile":
+                changes[value["path"]] = None
+            elif line["key"] == "file":
                 changes[value["path"]] = self.hub.keep_blob(base64.b64decode(value["content"]))
             elif value["oid"] in self.hub.large:
                 changes[value["path"]] = self.hub.keep_large(self.hub.large[value["oid"]])

@@ -429,7 +429,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("status", [500, 503, 0])
+@pytest.mark.parametrize("status", [500, pytest.param(503, marks=pytest.mark.soak), 0])
 def test_a_step_that_fails_once_is_done_again(hub: HubServer, pairs: Path, step: str, status: int) -> None:
     fault = Fault(STEPS[step], status)
     hub.faults = [fault]

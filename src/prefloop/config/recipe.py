@@ -6,6 +6,7 @@ A recipe is a YAML file; `load_recipe` reads it, applies overrides, and reports 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -14,15 +15,18 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import Field, ValidationError
 
+from prefloop.config.engine import EngineConfig, EngineSection
 from prefloop.config.judges import ExecutionConfig, JudgeConfig, with_members
 from prefloop.config.loop import PLACES, GuardsConfig, LoopConfig, SelfRewardingConfig
 from prefloop.config.sampling import Sampling
 from prefloop.config.section import Section, short_form
-from prefloop.config.tasks import NbaTaskConfig, TaskConfig
+from prefloop.config.tasks import DatabaseTaskConfig, NbaTaskConfig, TaskConfig
 from prefloop.config.training import Idle, TrainingConfig, Tuning
 from prefloop.errors import ConfigError
 from prefloop.records import content_id
 
+NAMED = ("judge", "task", "engine")
+"""Sections that may be written as a name alone."""
 RECIPES = Path(__file__).parent.parent / "recipes"
 """Folder of the recipes shipped with the package."""
 
@@ -119,6 +123,7 @@ class Recipe(Section):
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 keeps torch's own choice")
     task: TaskConfig = NbaTaskConfig()
     policy: PolicyConfig = PolicyConfig()
+    engine: EngineConfig = EngineSection()
     generation: GenerationConfig = GenerationConfig()
     judge: JudgeConfig = ExecutionConfig()
     preferences: PreferenceConfig = PreferenceConfig()
@@ -135,8 +140,8 @@ class Recipe(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The same as JSON: all but where a finished run goes."""
-        return self.model_dump(mode="json", exclude={"hub"})
+        """The same as JSON: all but where the work is done and where a finished run goes."""
+        return self.model_dump(mode="json", exclude={"engine", "hub"})
 
 
 def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sections: Sequence[str] = ()) -> Recipe:
@@ -162,10 +167,10 @@ def load_recipe(source: str | Path, overrides: dict[str, Any] | None = None, sec
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is empty: a recipe is a mapping such as 'task:' and 'training:'")
-    for key in ("judge", "task"):
+    for key in NAMED:
         _choose(content, overrides, key)
     for key, value in overrides.items():
-        if not (key in ("judge", "task") and isinstance(value, str)):
+        if not (key in NAMED and isinstance(value, str)):
             _set(content, key, value)
     _drop_idle(content, overrides)
     _drop_idle_inside(content, overrides)
@@ -282,7 +287,7 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     here = content
     for parent in parents:
-        here[parent] = short_form(here.get(parent)) if parent in ("judge", "task") else here.get(parent)
+        here[parent] = short_form(here.get(parent)) if parent in NAMED else here.get(parent)
         if here[parent] is None:
             here[parent] = {}
         here = here[parent]
@@ -339,8 +344,13 @@ IDLE = {
     ("preferences.strategy", "best-worst-of-5"): ("length_tolerance",),
     ("generation.engine", "transformers"): ("endpoint", "served_model", "key_variable"),
     ("generation.engine", "vllm"): ("endpoint", "served_model", "key_variable"),
+    ("engine.name", "local"): ("workers", "gpus"),
 }
 """A switch and its value, and the options of the same section that then have no effect."""
+
+
+EXECUTED = frozenset(str(kind.model_fields["name"].default) for kind in (NbaTaskConfig, DatabaseTaskConfig))
+"""Names of the tasks whose answers are run."""
 
 
 SAMPLED = {"sampled_questions", "samples"}
@@ -362,7 +372,7 @@ def _drop_idle(content: dict[str, Any], overrides: dict[str, Any]) -> None:
         and {"task", "task.name"} & set(overrides)
         and isinstance(content.get("evaluation"), dict)
     ):
-        idle = {"judge"} if chosen.get("name", "nba-sql") == "nba-sql" else SAMPLED
+        idle = {"judge"} if chosen.get("name", "nba-sql") in EXECUTED else SAMPLED
         for option in idle - {key.removeprefix("evaluation.") for key in overrides}:
             content["evaluation"].pop(option, None)
     for (switch, value), options in IDLE.items():
@@ -414,6 +424,8 @@ def _without_effect(recipe: Recipe) -> list[str]:
         findings += [f"{place}.{finding}" for each in with_members(named) for finding in each.without_effect()]
     if recipe.generation.engine == "endpoint" and not recipe.generation.endpoint:
         findings.append("generation.endpoint: name the server's base URL, such as http://localhost:8000/v1")
+    if recipe.engine.gpus == 0 and recipe.policy.device == "cuda":
+        findings.append("engine.gpus: workers without a GPU cannot hold the policy on policy.device=cuda")
     task, judge = recipe.task, recipe.judge
     idle = sorted(recipe.evaluation.model_fields_set & idle_in_evaluation(task))
     findings += [f"evaluation.{option}: has no effect with task.name={task.name}" for option in idle]
@@ -423,11 +435,11 @@ def _without_effect(recipe: Recipe) -> list[str]:
         asked = getattr(task, "test_questions", getattr(task, "test_prompts", None))
         if asked is not None and "watched" in recipe.guards.model_fields_set and recipe.guards.watched >= asked:
             findings.append(f"guards.watched: leaves none of {asked} test prompts for the reported figures")
-    if not isinstance(task, NbaTaskConfig):
+    if not task.executed:
         for place, named in (("judge", judge), ("evaluation.judge", recipe.evaluation.judge)):
             if any(isinstance(each, ExecutionConfig) for each in with_members(named)):
                 findings.append(f"{place}.name: execution runs SQL, which task.name={task.name} does not ask for")
-    elif recipe.loop is None and recipe.evaluation.sampled_questions > task.test_questions:
+    elif recipe.loop is None and recipe.evaluation.sampled_questions > (getattr(task, "test_questions", 0) or math.inf):
         findings.append("evaluation.sampled_questions: larger than task.test_questions")
     if isinstance(judge, ExecutionConfig) and not any((judge.correct, judge.valid, judge.reasoning, judge.verbosity)):
         findings.append("judge: every weight is 0, so every answer would score the same")
@@ -451,7 +463,7 @@ def _idle(section: Any, place: str) -> list[str]:
 
 def idle_in_evaluation(task: TaskConfig) -> set[str]:
     """Options of the evaluation that a task does not read: SQL is examined by execution, all else by a judge."""
-    return {"judge"} if isinstance(task, NbaTaskConfig) else SAMPLED
+    return {"judge"} if task.executed else SAMPLED
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,8 +6,9 @@ resumed run repeats the arithmetic bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -16,11 +17,11 @@ from prefloop.errors import DataError
 from prefloop.generation.cache import cache_bytes
 from prefloop.generation.decode import Answer, decode
 from prefloop.generation.sampler import uniforms
+from prefloop.models.lineage import Lineage
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_prompt, end_token_ids
-from prefloop.progress import progress
 from prefloop.records import Completion, Prompt, content_id
-from prefloop.store.journal import Journal
+from prefloop.store.journal import Journal, work_through
 
 MOST_ROWS = 512
 """Answers computed side by side; more buy no speed on a CPU, and a killed run loses one chunk."""
@@ -29,14 +30,74 @@ CPU_CACHE_BYTES = 2**30
 GPU_CACHE_SHARE = 0.25
 """What the key-value cache of a chunk may take: bytes, or a share of the GPU's memory."""
 
-__all__ = ["Sampling", "generate_completions"]
-
-_Encoded = list[tuple[str, list[int]]]
+Encoded = list[tuple[str, list[int]]]
 """Prompt ids with their token ids."""
 
 
+class Writer(Protocol):
+    """Who writes answers: a policy in this process, or one that workers hold (`prefloop.generation.ray_policies`)."""
+
+    tokenizer: Any
+    lineage: Lineage
+    dtype: str
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt with its answer."""
+        ...
+
+    def most_rows(self, width: int) -> int:
+        """Answers of `width` tokens, prompt included, whose cache fits what a chunk may take."""
+        ...
+
+    def written(
+        self, chunks: dict[str, Encoded], sampling: Sampling, seed: int, round_: int
+    ) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+        """Every chunk's key with its answers (`Answer`), prompt by prompt, each chunk as soon as it is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Here:
+    """The writer that holds the weights itself."""
+
+    policy: Policy
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's."""
+        return self.policy.tokenizer
+
+    @property
+    def lineage(self) -> Lineage:
+        """The policy's."""
+        return self.policy.lineage
+
+    @property
+    def dtype(self) -> str:
+        """Of the policy's weights."""
+        return str(self.policy.model.dtype)
+
+    @property
+    def context(self) -> int | None:
+        """As in `Writer`."""
+        return self.policy.context
+
+    def most_rows(self, width: int) -> int:
+        """As in `Writer`."""
+        model = self.policy.model
+        return fitting_rows(model.config, model.dtype.itemsize, width, cache_allowance(self.policy.device))
+
+    def written(
+        self, chunks: dict[str, Encoded], sampling: Sampling, seed: int, round_: int
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """As in `Writer`, in the order given."""
+        for key, chunk in chunks.items():
+            yield key, [asdict(answer) for answer in decoded(self.policy, chunk, sampling, seed, round_)]
+
+
 def generate_completions(
-    policy: Policy,
+    policy: Policy | Writer,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
@@ -56,31 +117,30 @@ def generate_completions(
         DataError: a prompt that is there twice, or leaves no room for an answer in the model's context.
         ModelError: the tokenizer has no chat template, or the model's output is not a number.
     """
-    encoded = [(prompt.id, encode_prompt(policy.tokenizer, prompt.messages)) for prompt in prompts]
-    _check(policy, encoded, sampling)
-    chunks = list(_chunks(policy, encoded, sampling, seed, round_, rows))
-    done = journal.entries() if journal else {}
+    writer = Here(policy) if isinstance(policy, Policy) else policy
+    encoded = [(prompt.id, encode_prompt(writer.tokenizer, prompt.messages)) for prompt in prompts]
+    _check(writer, encoded, sampling)
+    chunks = dict(_chunks(writer, encoded, sampling, seed, round_, rows))
+    answers = work_through(
+        chunks,
+        lambda left: writer.written(left, sampling, seed, round_),
+        journal,
+        label=label,
+        unit="prompts",
+        size=len,
+    )
     found: dict[tuple[str, int], Answer] = {}
-    finished = sum(len(chunk) for key, chunk in chunks if key in done)
-    with progress(label, len(prompts), "prompts", done=finished) as advance:
-        for key, chunk in chunks:
-            if key in done:
-                answers = [Answer(**row) for row in done[key]]
-            else:
-                answers = _decoded(policy, chunk, sampling, seed, round_)
-                if journal:
-                    journal.append(key, [asdict(answer) for answer in answers])
-                advance(len(chunk))
-            found.update(zip(_identities(chunk, sampling), answers, strict=True))
+    for key, chunk in chunks.items():
+        found.update(zip(_identities(chunk, sampling), (Answer(**row) for row in answers[key]), strict=True))
     return [
-        _completion(policy, prompt.id, index, found[prompt.id, index], sampling, seed, round_)
+        _completion(writer, prompt.id, index, found[prompt.id, index], sampling, seed, round_)
         for prompt in prompts
         for index in sampling.indices
     ]
 
 
-def _check(policy: Policy, encoded: _Encoded, sampling: Sampling) -> None:
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+def _check(writer: Writer, encoded: Encoded, sampling: Sampling) -> None:
+    context = writer.context
     seen = set()
     for prompt_id, ids in encoded:
         if prompt_id in seen:
@@ -94,41 +154,39 @@ def _check(policy: Policy, encoded: _Encoded, sampling: Sampling) -> None:
 
 
 def _chunks(
-    policy: Policy, encoded: _Encoded, sampling: Sampling, seed: int, round_: int, rows: int | None
-) -> Iterator[tuple[str, _Encoded]]:
+    writer: Writer, encoded: Encoded, sampling: Sampling, seed: int, round_: int, rows: int | None
+) -> Iterator[tuple[str, Encoded]]:
     """Chunks with their journal keys, longest prompts first, so that memory fails early if at all.
 
     A key hashes all that decides the chunk's answers, so a journal of another policy or seed is not taken up.
     """
     ordered = sorted(encoded, key=lambda item: (-len(item[1]), item[0]))
     width = len(ordered[0][1]) + sampling.max_new_tokens if ordered else 1
-    size = max(1, (rows or _most_rows(policy, width)) // len(sampling.indices))
+    size = max(1, (rows or (writer.most_rows(width) if ordered else 1)) // len(sampling.indices))
     for start in range(0, len(ordered), size):
         chunk = ordered[start : start + size]
-        settings = [
-            policy.lineage.id,
-            str(policy.model.dtype),
-            sampling.settings,
-            sampling.indices,
-            seed,
-            round_,
-        ]
+        settings = [writer.lineage.id, writer.dtype, sampling.settings, sampling.indices, seed, round_]
         yield content_id("chunk", *settings, chunk), chunk
 
 
-def _most_rows(policy: Policy, width: int) -> int:
-    allowance = CPU_CACHE_BYTES
-    if policy.device.type == "cuda":
-        allowance = int(torch.cuda.get_device_properties(policy.device).total_memory * GPU_CACHE_SHARE)
-    fitting = allowance // (width * cache_bytes(policy.model.config, policy.model.dtype.itemsize))
-    return min(MOST_ROWS, fitting)
+def cache_allowance(device: torch.device) -> int:
+    """Bytes that the key-value cache of a chunk may take on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * GPU_CACHE_SHARE)
+    return CPU_CACHE_BYTES
 
 
-def _identities(chunk: _Encoded, sampling: Sampling) -> list[tuple[str, int]]:
+def fitting_rows(config: Any, itemsize: int, width: int, allowance: int) -> int:
+    """Answers of `width` tokens computed side by side whose cache fits the allowance."""
+    return min(MOST_ROWS, allowance // (width * cache_bytes(config, itemsize)))
+
+
+def _identities(chunk: Encoded, sampling: Sampling) -> list[tuple[str, int]]:
     return [(prompt_id, index) for prompt_id, _ in chunk for index in sampling.indices]
 
 
-def _decoded(policy: Policy, chunk: _Encoded, sampling: Sampling, seed: int, round_: int) -> list[Answer]:
+def decoded(policy: Policy, chunk: Encoded, sampling: Sampling, seed: int, round_: int) -> list[Answer]:
+    """The answers to one chunk, prompt by prompt."""
     draws = [
         uniforms(seed, round_, prompt_id, index, sampling.max_new_tokens)
         for prompt_id, index in _identities(chunk, sampling)
@@ -153,15 +211,15 @@ def _stop_check(policy: Policy, stop: tuple[str, ...]) -> Callable[[list[int]], 
     return stopped
 
 
-def _text(policy: Policy, ids: list[int]) -> str:
+def _text(policy: Policy | Writer, ids: list[int]) -> str:
     # Cleaning up would move spaces before punctuation, and with them the meaning of SQL literals.
     return str(policy.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _completion(
-    policy: Policy, prompt_id: str, index: int, answer: Answer, sampling: Sampling, seed: int, round_: int
+    writer: Writer, prompt_id: str, index: int, answer: Answer, sampling: Sampling, seed: int, round_: int
 ) -> Completion:
-    settings, lineage, text = sampling.settings, policy.lineage.id, _text(policy, answer.ids)
+    settings, lineage, text = sampling.settings, writer.lineage.id, _text(writer, answer.ids)
     cuts = [text.find(stop) for stop in sampling.stop if stop in text]
     return Completion(
         id=Completion.make_id(prompt_id, lineage, settings, seed, round_, index),

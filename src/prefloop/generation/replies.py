@@ -89,7 +89,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+            said = headers.get("date")  # the server's clock, which may differ from ours
+            now = parsedate_to_datetime(said) if said else datetime.now(UTC)
+            seconds = (parsedate_to_datetime(value) - now).total_seconds()
         except (ValueError, TypeError):
             return None
     return max(0.0, seconds) if seconds == seconds else None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError, ModelError
@@ -21,14 +21,20 @@ from prefloop.generation.remote import request_seed
 from prefloop.models.lineage import Lineage, hash_folder
 from prefloop.models.load import Policy, model_folder
 from prefloop.models.template import encode_prompt
-from prefloop.progress import progress
 from prefloop.records import Completion, Prompt, content_id
-from prefloop.store.journal import Journal
+from prefloop.store.journal import Journal, work_through
+
+if TYPE_CHECKING:
+    from prefloop.generation.ray_policies import RayEngine
 
 ANSWERS_PER_CHUNK = 2_048
 """Given to the engine together; a killed run loses one chunk."""
 OURS = frozenset({"model", "tokenizer", "dtype", "logprobs_mode", "trust_remote_code"})
 """Options of the engine that are decided here."""
+Asked = dict[str, list[int]]
+"""Token ids of prompts by prompt id."""
+Answers = dict[str, list[dict[str, Any]]]
+"""A prompt's answers by its id."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM sets room aside for."""
 
@@ -43,6 +49,38 @@ class Engine:
     dtype: str
     adapter: Any = None
     """vLLM's request for the adapter that it answers with."""
+
+    def written(
+        self, chunks: dict[str, Asked], sampling: Sampling, seed: int, round_: int
+    ) -> Iterator[tuple[str, Answers]]:
+        """Every chunk's key with its answers by prompt id."""
+        for key, chunk in chunks.items():
+            yield key, self.answers(chunk, sampling, seed, round_)
+
+    def answers(self, asked: Asked, sampling: Sampling, seed: int, round_: int) -> Answers:
+        """The answers to one chunk by prompt id.
+
+        Raises:
+            DataError: a prompt that the engine refuses (too long).
+            ModelError: the engine gave an answer up.
+        """
+        from vllm import SamplingParams
+
+        identities = [(prompt_id, index) for prompt_id in asked for index in sampling.indices]
+        parameters = [
+            SamplingParams(**sampling_parameters(sampling), seed=request_seed(seed, round_, prompt_id, index))
+            for prompt_id, index in identities
+        ]
+        inputs = [{"prompt_token_ids": asked[prompt_id]} for prompt_id, _ in identities]
+        adapter = {"lora_request": self.adapter} if self.adapter else {}
+        try:
+            outputs = self.llm.generate(inputs, parameters, use_tqdm=False, **adapter)
+        except ValueError as error:  # vLLM's word for a prompt beyond the context
+            raise DataError(f"vLLM refuses a prompt: {_first_line(error)}") from error
+        found: Answers = {prompt_id: [] for prompt_id in asked}
+        for (prompt_id, _), output in zip(identities, outputs, strict=True):
+            found[prompt_id].append(_answer(output.outputs[0]))
+        return found
 
 
 def load_engine(source: str | Path, dtype: str = "bfloat16", options: Mapping[str, Any] | None = None) -> Engine:
@@ -74,7 +112,7 @@ def load_engine(source: str | Path, dtype: str = "bfloat16", options: Mapping[st
 
 
 def generate_with_engine(
-    engine: Engine,
+    engine: Engine | RayEngine,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
@@ -97,19 +135,16 @@ def generate_with_engine(
     asked = {prompt.id: encode_prompt(engine.tokenizer, prompt.messages) for prompt in prompts}
     if len(asked) < len(prompts):
         raise DataError("a prompt is there twice: ids hash the messages, so remove one of the two")
-    done = journal.entries() if journal else {}
-    chunks = list(_chunks(engine, asked, sampling, seed, round_))
-    found: dict[str, list[dict[str, Any]]] = {}
-    with progress(label, len(prompts), "prompts", done=sum(len(c) for key, c in chunks if key in done)) as advance:
-        for key, chunk in chunks:
-            if key in done:
-                answers = done[key]
-            else:
-                answers = _answers(engine, {i: asked[i] for i in chunk}, sampling, seed, round_)
-                if journal:
-                    journal.append(key, answers)
-                advance(len(chunk))
-            found |= answers
+    found: Answers = {}
+    for answers in work_through(
+        dict(_chunks(engine, asked, sampling, seed, round_)),
+        lambda left: engine.written(left, sampling, seed, round_),
+        journal,
+        label=label,
+        unit="prompts",
+        size=len,
+    ).values():
+        found |= answers
     return [
         _completion(engine, prompt.id, index, answer, sampling, seed, round_)
         for prompt in prompts
@@ -118,36 +153,14 @@ def generate_with_engine(
 
 
 def _chunks(
-    engine: Engine, asked: Mapping[str, list[int]], sampling: Sampling, seed: int, round_: int
-) -> Iterator[tuple[str, list[str]]]:
-    """Prompt ids with a journal key that hashes all that decides their answers."""
+    engine: Engine | RayEngine, asked: Asked, sampling: Sampling, seed: int, round_: int
+) -> Iterator[tuple[str, Asked]]:
+    """Prompts with a journal key that hashes all that decides their answers."""
     ids, size = list(asked), max(1, ANSWERS_PER_CHUNK // len(sampling.indices))
     settings = ["vllm", engine.lineage.id, engine.dtype, sampling.settings, sampling.indices, seed, round_]
     for start in range(0, len(ids), size):
         chunk = ids[start : start + size]
-        yield content_id(*settings, [[i, asked[i]] for i in chunk]), chunk
-
-
-def _answers(
-    engine: Engine, asked: Mapping[str, list[int]], sampling: Sampling, seed: int, round_: int
-) -> dict[str, list[dict[str, Any]]]:
-    from vllm import SamplingParams
-
-    identities = [(prompt_id, index) for prompt_id in asked for index in sampling.indices]
-    parameters = [
-        SamplingParams(**sampling_parameters(sampling), seed=request_seed(seed, round_, prompt_id, index))
-        for prompt_id, index in identities
-    ]
-    inputs = [{"prompt_token_ids": asked[prompt_id]} for prompt_id, _ in identities]
-    adapter = {"lora_request": engine.adapter} if engine.adapter else {}
-    try:
-        outputs = engine.llm.generate(inputs, parameters, use_tqdm=False, **adapter)
-    except ValueError as error:  # vLLM's word for a prompt beyond the context
-        raise DataError(f"vLLM refuses a prompt: {_first_line(error)}") from error
-    found: dict[str, list[dict[str, Any]]] = {prompt_id: [] for prompt_id in asked}
-    for (prompt_id, _), output in zip(identities, outputs, strict=True):
-        found[prompt_id].append(_answer(output.outputs[0]))
-    return found
+        yield content_id(*settings, [[i, asked[i]] for i in chunk]), {i: asked[i] for i in chunk}
 
 
 def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
@@ -174,7 +187,13 @@ def _answer(output: Any) -> dict[str, Any]:
 
 
 def _completion(
-    engine: Engine, prompt_id: str, index: int, answer: dict[str, Any], sampling: Sampling, seed: int, round_: int
+    engine: Engine | RayEngine,
+    prompt_id: str,
+    index: int,
+    answer: dict[str, Any],
+    sampling: Sampling,
+    seed: int,
+    round_: int,
 ) -> Completion:
     settings, lineage = sampling.settings, engine.lineage.id
     text = str(engine.tokenizer.decode(answer["ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False))

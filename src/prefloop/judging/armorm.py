@@ -43,6 +43,8 @@ class ArmoRMJudge:
     Its name carries a hash of the weights, tokenizer, template and number type that decide a score.
     """
 
+    per_chunk = PROMPTS_PER_CHUNK
+
     def __init__(self, config: ArmoRMConfig) -> None:
         """Finds the model's files and hashes them.
 
@@ -50,6 +52,7 @@ class ArmoRMJudge:
             ModelError: there is no such model.
         """
         self.name = f"{config.name}@{content_id(base_lineage(config.model).id, config.dtype)[:8]}"
+        self.identity = self.name
         self._config = config
         self._open = ExitStack()
         self._model: ArmoRM | None = None
@@ -98,11 +101,11 @@ class ArmoRMJudge:
         if self._model is None:
             raise JudgeError(f"{self.name} is not open: use it in a with statement")
         return judge_chunks(
-            self.name,
+            self.identity,
             self._judge_chunk,
             prompts,
             completions,
-            per_chunk=PROMPTS_PER_CHUNK,
+            per_chunk=self.per_chunk,
             journal=journal,
             label=label,
         )

@@ -29,12 +29,15 @@ class CustomJudge:
     The judge's name carries a hash of the function's text: scores of two versions are told apart.
     """
 
+    per_chunk = PROMPTS_PER_CHUNK
+
     def __init__(self, config: CustomConfig) -> None:
         self._function = load_function(config.function, GROUP)
         self._options = config.options
         self.name = (
             f"{config.function}@{content_id(source_of(self._function), repr(sorted(config.options.items())))[:8]}"
         )
+        self.identity = self.name
 
     def __enter__(self) -> CustomJudge:
         return self
@@ -52,11 +55,11 @@ class CustomJudge:
     ) -> list[Judgement]:
         """One ``score`` judgement per completion, by prompt."""
         return judge_chunks(
-            self.name,
+            self.identity,
             self._judge_chunk,
             prompts,
             completions,
-            per_chunk=PROMPTS_PER_CHUNK,
+            per_chunk=self.per_chunk,
             journal=journal,
             label=label,
         )

@@ -6,7 +6,7 @@ For answer i of a prompt with n answers that judge m scored: q_mi = (worse answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,30 @@ class _Part:
     journal: Journal
     prefix: str
 
-    def entries(self) -> dict[str, Any]:
-        found = self.journal.entries().items()
-        return {key.removeprefix(self.prefix): value for key, value in found if key.startswith(self.prefix)}
+    def entries(self) -> Mapping[str, Any]:
+        return _Prefixed(self.journal.entries(), self.prefix)
 
     def append(self, key: str, value: Any) -> None:
         self.journal.append(self.prefix + key, value)
+
+
+class _Prefixed(Mapping[str, Any]):
+    """The entries whose keys start so, without that start; each is read when it is asked for."""
+
+    def __init__(self, entries: Mapping[str, Any], prefix: str) -> None:
+        self._entries, self._prefix = entries, prefix
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[self._prefix + key]
+
+    def __contains__(self, key: object) -> bool:
+        return f"{self._prefix}{key}" in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.removeprefix(self._prefix) for key in self._entries if key.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class EnsembleJudge:

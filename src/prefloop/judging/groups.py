@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from prefloop.errors import JudgeError
-from prefloop.progress import progress
 from prefloop.records import Completion, Judgement, Prompt, content_id
-from prefloop.store.journal import Journal
+from prefloop.store.journal import Journal, work_through
+
+Databases = Sequence[Path | str] | Mapping[str, Sequence[Path | str]]
+"""SQLite files or PostgreSQL URLs on all of which an answer has to be right; or several such sets by name."""
 
 Answered = tuple[Prompt, list[Completion]]
 """A prompt with its answers, in the order given."""
@@ -50,6 +53,15 @@ class Judge(Protocol):
         ...
 
 
+class ChunkedJudge(Judge, Protocol):
+    """A judge that takes prompts in chunks, each on its own."""
+
+    identity: str
+    """Of all that decides a verdict; known before the judge is entered."""
+    per_chunk: int
+    """Prompts of a chunk."""
+
+
 def judge_chunks(
     judge: str,
     judge_chunk: Callable[[list[Answered]], list[Judgement]],
@@ -67,22 +79,36 @@ def judge_chunks(
         judge_chunk: judgements of some prompts' answers, in their order.
         journal: keeps chunks by content. Those of which nothing could be judged are tried again.
     """
-    done = journal.entries() if journal else {}
-    found: list[Judgement] = []
-    asked = answered(prompts, completions)
-    chunks = [(_key(judge, chunk), chunk) for chunk in batched(asked, per_chunk)]
-    known = sum(len(answers) for key, chunk in chunks if key in done for _, answers in chunk)
-    with progress(label, sum(len(a) for _, chunk in chunks for _, a in chunk), "answers", done=known) as advance:
-        for key, chunk in chunks:
-            if key in done:
-                found += [_from_json(row) for row in done[key]]
-                continue
-            judged = judge_chunk(chunk)
-            if journal and any(judgement.value is not None for judgement in judged):
-                journal.append(key, [asdict(judgement) for judgement in judged])
-            advance(sum(len(answers) for _, answers in chunk))
-            found += judged
-    return found
+
+    def work(chunks: dict[str, list[Answered]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        for key, chunk in chunks.items():
+            yield key, [asdict(judgement) for judgement in judge_chunk(chunk)]
+
+    return judge_through(judge, work, prompts, completions, per_chunk=per_chunk, journal=journal, label=label)
+
+
+def judge_through(
+    judge: str,
+    work: Callable[[dict[str, list[Answered]]], Iterable[tuple[str, list[dict[str, Any]]]]],
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    *,
+    per_chunk: int,
+    journal: Journal | None,
+    label: str,
+) -> list[Judgement]:
+    """`judge_chunks` by whatever works chunks off: `work` yields each key with its judgements (as JSON values)."""
+    chunks = [(_key(judge, chunk), chunk) for chunk in batched(answered(prompts, completions), per_chunk)]
+    found = work_through(
+        dict(chunks),
+        work,
+        journal,
+        label=label,
+        unit="answers",
+        size=lambda chunk: sum(len(answers) for _, answers in chunk),
+        worth=lambda rows: any(row["value"] is not None for row in rows),
+    )
+    return [_from_json(row) for key, _ in chunks for row in found[key]]
 
 
 def answered(prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Answered]:

@@ -30,6 +30,7 @@ from prefloop.judging.groups import answered
 from prefloop.judging.prompts import JudgePrompt, conversation
 from prefloop.judging.verdicts import OBJECTIVES, p_both_orders, read_choice, read_objectives, read_score
 from prefloop.models.load import model_folder
+from prefloop.models.source import PolicySource
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.cache import Cache
@@ -37,6 +38,7 @@ from prefloop.store.files import cache_folder
 from prefloop.store.journal import Journal
 
 if TYPE_CHECKING:
+    from prefloop.generation.generate import Writer
     from prefloop.models.load import Policy
 
 READERS: dict[str, Callable[[str], Any]] = {
@@ -56,6 +58,7 @@ class LLMJudge:
     Args:
         client: in place of the one the settings describe (they must name an endpoint).
         policy: a local model that is loaded already, in place of the settings' ``model``.
+        load: how the settings' local model is come by; default: loaded in this process.
 
     Raises:
         ConfigError: settings that contradict each other, or a prompt file that cannot be used.
@@ -66,7 +69,8 @@ class LLMJudge:
         config: LLMConfig,
         *,
         client: EndpointClient | None = None,
-        policy: Policy | None = None,
+        policy: Policy | Writer | None = None,
+        load: Callable[[], Policy | Writer] | None = None,
         seed: int = 1,
     ) -> None:
         if config.samples > 1 and config.temperature == 0:
@@ -78,6 +82,7 @@ class LLMJudge:
         self._prompt = JudgePrompt.load(config.mode, config.prompt)
         self._client = client or (EndpointClient(_endpoint(config)) if config.endpoint else None)
         self._policy = policy
+        self._load = load or PolicySource(config.model, dtype=config.dtype, device=config.device).load
         if self._client is None and policy is None:
             model_folder(config.model)  # found missing before anything is computed for it
         self._sampling = Sampling(
@@ -99,9 +104,7 @@ class LLMJudge:
 
     def __enter__(self) -> LLMJudge:
         if self._client is None and self._policy is None:
-            from prefloop.models.load import load_policy
-
-            self._policy = load_policy(self._config.model, dtype=self._config.dtype, device=self._config.device)
+            self._policy = self._load()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -256,19 +259,19 @@ def _why(orders: list[list[Reading]], value: float | None) -> dict[str, str]:
 
 
 def _local_replies(
-    policy: Policy, questions: list[Prompt], sampling: Sampling, seed: int, journal: Journal | None, label: str
+    policy: Policy | Writer, questions: list[Prompt], sampling: Sampling, seed: int, journal: Journal | None, label: str
 ) -> dict[tuple[str, int], Reply]:
     """The model's replies; a question that leaves no room for one in the context gets an error instead."""
     from prefloop.generation.generate import generate_completions
     from prefloop.models.template import encode_prompt
 
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     replies: dict[tuple[str, int], Reply] = {}
     fitting = []
     for question in questions:
         length = len(encode_prompt(policy.tokenizer, question.messages))
-        if context and length + sampling.max_new_tokens > context:
-            error = f"{length:,} tokens and {sampling.max_new_tokens:,} for the reply exceed the context of {context:,}"
+        if policy.context and length + sampling.max_new_tokens > policy.context:
+            error = f"{length:,} tokens and {sampling.max_new_tokens:,} for the reply exceed the context of "
+            error += f"{policy.context:,}"
             replies |= {(question.id, index): Reply(error=error) for index in sampling.indices}
         else:
             fitting.append(question)

@@ -20,6 +20,7 @@ import torch
 from prefloop.config.judges import PairRMConfig
 from prefloop.errors import JudgeError, ModelError
 from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.models.lineage import hash_folder
 from prefloop.models.load import model_folder
 from prefloop.models.pairrm import PairRM, Segment, Triple, load_pairrm
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
@@ -48,9 +49,11 @@ class PairRMJudge:
     """Loads the model on entering and frees it on leaving."""
 
     name = "pairrm"
+    per_chunk = PROMPTS_PER_CHUNK
 
     def __init__(self, config: PairRMConfig) -> None:
-        model_folder(config.model)  # fetched, or found missing, before anything is computed for it
+        weights = hash_folder(model_folder(config.model))  # fetched, or found missing, before anything is computed
+        self.identity = content_id(self.name, weights, config.dtype)
         self._config = config
         self._model: PairRM | None = None
 
@@ -85,18 +88,14 @@ class PairRMJudge:
             JudgeError: not entered, or the device's memory does not suffice.
         """
         return judge_chunks(
-            self._identity,
+            self.identity,
             self._judge_chunk,
             prompts,
             completions,
-            per_chunk=PROMPTS_PER_CHUNK,
+            per_chunk=self.per_chunk,
             journal=journal,
             label=label,
         )
-
-    @property
-    def _identity(self) -> str:
-        return content_id(self.name, self._model.hash if self._model else None, self._config.dtype)
 
     def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         if self._model is None:

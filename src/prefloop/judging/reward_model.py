@@ -40,6 +40,8 @@ class RewardModelJudge:
     Its name carries a hash of the weights, tokenizer, template and settings that decide a score.
     """
 
+    per_chunk = PROMPTS_PER_CHUNK
+
     def __init__(self, config: RewardModelConfig) -> None:
         """Finds the model's files and hashes them.
 
@@ -50,6 +52,7 @@ class RewardModelJudge:
         lineage = Lineage(base_lineage(config.model).base, adapters)
         identity = content_id(lineage.id, config.dtype, config.max_tokens, config.system)
         self.name = f"{config.name}@{identity[:8]}"
+        self.identity = self.name
         self._config = config
         self._open = ExitStack()
         self._scorer: Scorer[Conversation] | None = None
@@ -100,7 +103,7 @@ class RewardModelJudge:
             return judge_conversations(chunk, self.name, self._encode, scorer)
 
         return judge_chunks(
-            self.name, judge_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=journal, label=label
+            self.identity, judge_chunk, prompts, completions, per_chunk=self.per_chunk, journal=journal, label=label
         )
 
     def features(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> dict[str, list[float]]:

@@ -269,7 +269,7 @@ def _carried_out(step: Callable[[], _Found], place: Place, kind: type[PrefloopEr
     failure = ""
     for attempt in range(len(WAITS_S) + 1):
         try:
-            with _subdued():
+            with subdued():
                 return step()
         except PrefloopError:
             raise
@@ -290,7 +290,7 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def _subdued() -> Iterator[None]:
+def subdued() -> Iterator[None]:
     """The client speaks through our notes alone, and draws bars only on a terminal; its settings are restored.
 
     Its transport logs headers and signed addresses, also where a program logs everything: it is kept to warnings.
