@@ -1,31 +1,30 @@
-"""Two processes train what one does, with DDP and FSDP2; and who computes what."""
+"""Two processes train what one does, as the configuration that `--dry-run` writes starts them; and who computes what."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import train_all
+from processes import train_all, train_until_killed
 from safetensors.torch import load_file
 from test_training import build_model_folder
 
+from prefloop.loop.launch import Launch
 from prefloop.training.ranks import Ranks
 
 KINDS = ("lora", "full", "kto", "reward", "sft")
+BEYOND = 1_000
+"""A step that no training here reaches."""
 
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+zero = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs prefloop[deepspeed]")
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +39,53 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def launched(strategy: str, what: object, folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes on the CPU, started by Accelerate as this strategy is configured."""
+    config = Launch(2, strategy=strategy, cpu=True).write(out.with_name(f"{strategy}.yaml"))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    command += [Path(__file__).parent / "processes.py", what, folder, out]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    "how", ["ddp", pytest.param("fsdp2", marks=pytest.mark.soak), pytest.param("zero2", marks=zero)]
+)
 def test_two_processes_train_what_one_does(folder: Path, alone: Path, tmp_path: Path, how: str) -> None:
     """The loss of every step to 1e-6, its other figures to 1e-5, and the weights to 1e-4."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    command += [Path(__file__).parent / "processes.py", how, folder, tmp_path]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+    done = launched(how, "all", folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr[-3000:]
     for kind in KINDS:
-        one, two = (json.loads((out / kind / "checkpoint" / "training.json").read_text()) for out in (alone, tmp_path))
-        assert two["pairs"] == one["pairs"]
-        assert two["best_step"] == one["best_step"]
-        assert two["trainable_parameters"] == one["trainable_parameters"]
-        for ours, theirs in zip(one["history"], two["history"], strict=True):
-            assert ours.keys() == theirs.keys()
-            for name in ours:
-                assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=2e-6), (kind, name)
-            assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-6), kind
-        weights = [load_file(next((out / kind / "checkpoint").glob("*.safetensors"))) for out in (alone, tmp_path)]
-        assert weights[0].keys() == weights[1].keys()
-        for name, tensor in weights[0].items():
-            assert torch.allclose(tensor, weights[1][name], atol=1e-4), (kind, name)
+        same_training(alone / kind, tmp_path / "out" / kind)
+
+
+def same_training(alone: Path, together: Path) -> None:
+    one, two = (json.loads((out / "checkpoint" / "training.json").read_text()) for out in (alone, together))
+    assert two["pairs"] == one["pairs"]
+    assert two["best_step"] == one["best_step"]
+    assert two["trainable_parameters"] == one["trainable_parameters"]
+    for ours, theirs in zip(one["history"], two["history"], strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=2e-6), (together.name, name)
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-6), together.name
+    weights = [load_file(next((out / "checkpoint").glob("*.safetensors"))) for out in (alone, together)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=1e-4), (together.name, name)
+
+
+@pytest.mark.parametrize(
+    "how", ["fsdp2", pytest.param("zero2", marks=zero), pytest.param("zero1", marks=[zero, pytest.mark.soak])]
+)
+def test_processes_that_were_killed_go_on_and_end_where_one_does(folder: Path, tmp_path: Path, how: str) -> None:
+    """Adam's moments and its count of steps are part of the state: without them the losses would part at once."""
+    train_until_killed(folder, tmp_path / "alone", BEYOND)
+    assert launched(how, 2, folder, tmp_path / "out").returncode != 0
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    done = launched(how, BEYOND, folder, tmp_path / "out")
+    assert done.returncode == 0, done.stderr[-3000:]
+    same_training(tmp_path / "alone", tmp_path / "out")
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=20), st.integers(1, 4), st.integers(20, 120))

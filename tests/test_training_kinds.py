@@ -354,13 +354,16 @@ def test_the_weights_kept_are_those_with_the_lowest_held_out_loss(world: World, 
     assert -sum(lp for lp, _ in rows) / sum(n for _, n in rows) < seen[2]
 
 
-def test_a_run_stopped_before_its_best_goes_on_with_the_same_bytes(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_run_stopped_before_its_best_goes_on_with_the_same_bytes(world: World, tmp_path: Path, stride: int) -> None:
+    """Stopped at steps with a look at what is held out and at steps between, before the best one and after it."""
+
     class Killed(Exception):
         pass
 
     config = sft_settings(held_out=0.3, evaluate_every=2, epochs=8, learning_rate=2e-2, patience=2)
     whole = train_sft(world, tmp_path / "whole", config)
-    for step in range(1, whole.steps + 1):
+    for step in range(1, whole.steps + 1, stride):
         out = tmp_path / str(step)
 
         def stop(row: dict[str, Any], step: int = step) -> None:

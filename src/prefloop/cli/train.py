@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefloop.cli.options import Json, Set, overrides, print_json
+from prefloop.cli.options import (
+    Json,
+    Machines,
+    Processes,
+    Set,
+    Strategy,
+    launch_of,
+    local_copy,
+    overrides,
+    print_json,
+    words_of_processes,
+)
+
+if TYPE_CHECKING:
+    from prefloop.loop.launch import Launch
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Train a policy or a reward model, or compare ways to.\n\n"
     "All settings are keys of the training section: --set training.learning_rate=1e-5. They are explained in "
-    "docs/objectives.md. Several processes: accelerate launch -m prefloop train preference …",
+    "docs/objectives.md. Several processes, on one machine or more: --processes (docs/beyond-one-machine.md).",
 )
 
-Preferences = Annotated[Path, typer.Argument(help="Folder written by 'prefloop prefer' or by a run.")]
-Data = Annotated[Path, typer.Argument(help="Instructions: .jsonl, .json or .parquet (messages, TRL, Alpaca).")]
+Preferences = Annotated[
+    Path, typer.Argument(help="Folder written by 'prefloop prefer' or by a run.", callback=local_copy)
+]
+Data = Annotated[
+    Path,
+    typer.Argument(help="Instructions: .jsonl, .json or .parquet (messages, TRL, Alpaca).", callback=local_copy),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint.")]
 Model = Annotated[str, typer.Option(help="'embedded', a from_pretrained folder, or a hub id.")]
 Adapter = Annotated[Path | None, typer.Option(help="Adapter on the model, trained on from where it is.")]
@@ -28,6 +47,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 LogEvery = Annotated[int, typer.Option(min=1, help="Steps between rows of figures.")]
 Track = Annotated[
     list[str] | None, typer.Option(help="Tracker that follows: tensorboard, wandb, mlflow, trackio … Repeatable.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Write Accelerate's configuration, print it and the line to start, and stop.")
 ]
 
 
@@ -45,6 +67,10 @@ def preference(
     resume: Resume = False,
     log_every: LogEvery = 10,
     track: Track = None,
+    processes: Processes = 1,
+    machines: Machines = 1,
+    strategy: Strategy = None,
+    dry_run: DryRun = False,
     json_: Json = False,
 ) -> None:
     """Tune a policy on preference pairs: DPO and its family, or SFT on the chosen answers.
@@ -57,12 +83,16 @@ def preference(
       prefloop train preference preferences --out checkpoint --set training.epochs=1
 
       prefloop train preference preferences --out simpo --set training.objective=simpo
+
+      prefloop train preference preferences --out checkpoint --processes 8 --strategy fsdp2 --dry-run
     """
     from prefloop.config.recipe import load_recipe
     from prefloop.loop.training import Start, preference_folder
 
     config = load_recipe("nba-sql", overrides(settings), ["training."]).training
     start = Start(model, adapter, seed, device, dtype, resume, log_every, track or ())
+    if _launched(launch_of(processes, machines, strategy, device), out, dry_run, json_):
+        return
     summary = preference_folder(preferences, out, config, start, initial=initial)
     _finished(summary, "pairs", out, json_)
 
@@ -80,6 +110,10 @@ def sft(
     resume: Resume = False,
     log_every: LogEvery = 10,
     track: Track = None,
+    processes: Processes = 1,
+    machines: Machines = 1,
+    strategy: Strategy = None,
+    dry_run: DryRun = False,
     json_: Json = False,
 ) -> None:
     """Fine-tune a policy on instructions and their answers.
@@ -92,6 +126,8 @@ def sft(
 
     config = training_section(SftTrainingConfig, overrides(settings))
     start = Start(model, adapter, seed, device, dtype, resume, log_every, track or ())
+    if _launched(launch_of(processes, machines, strategy, device), out, dry_run, json_):
+        return
     summary = instruction_file(data, out, config, start)
     _finished(summary, "examples", out, json_)
 
@@ -107,6 +143,10 @@ def reward(
     resume: Resume = False,
     log_every: LogEvery = 10,
     track: Track = None,
+    processes: Processes = 1,
+    machines: Machines = 1,
+    strategy: Strategy = None,
+    dry_run: DryRun = False,
     json_: Json = False,
 ) -> None:
     """Train a reward model on preferences: a scorer of answers, saved with its head and read back.
@@ -119,8 +159,44 @@ def reward(
 
     config = training_section(RewardTrainingConfig, overrides(settings))
     start = Start(model, None, seed, device, resume=resume, log_every=log_every, track=track or ())
+    if _launched(launch_of(processes, machines, strategy, device), out, dry_run, json_):
+        return
     summary = reward_folder(preferences, out, config, start)
     _finished(summary, "pairs", out, json_)
+
+
+@app.command()
+def run(
+    run: Annotated[Path, typer.Argument(help="Run folder whose preferences are there.")],
+    json_: Json = False,
+) -> None:
+    """Train as a run's recipe says, from its preferences: the training of `prefloop run`, for several processes.
+
+    A run that was started with --processes starts this itself, unless there are several machines: then its training
+    is started on each, and the run goes on with --resume.
+
+    Example: accelerate launch --config_file runs/nba-sql-accelerate.yaml -m prefloop train run runs/nba-sql
+    """
+    from prefloop.loop.run_training import train_run
+
+    _finished(train_run(run), "pairs", run / "checkpoint", json_)
+
+
+def _launched(launch: Launch | None, out: Path, dry_run: bool, json_: bool) -> bool:
+    """Whether several processes were started, or only printed, in this one's place."""
+    from prefloop.errors import ConfigError
+    from prefloop.loop.launch import prepared, start
+
+    if dry_run and launch is None:
+        raise ConfigError("--dry-run shows how several processes are started: give --processes")
+    if launch is None:
+        return False
+    if dry_run:
+        ready = prepared(launch, out, words_of_processes())
+        print_json(ready.as_dict()) if json_ else typer.echo(ready.text())
+    else:
+        start(launch, out, words_of_processes())
+    return True
 
 
 def _finished(summary: dict[str, Any], unit: str, out: Path, json_: bool) -> None:

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefloop.config.recipe import Recipe
-from prefloop.config.tasks import CustomTaskConfig, NbaTaskConfig
+from prefloop.config.tasks import CustomTaskConfig
 from prefloop.errors import ConfigError
+from prefloop.loop.amounts import amounts
 from prefloop.loop.plan_model import ModelPlan, plan_model
 from prefloop.models.load import is_hub_id, model_folder
 
@@ -70,18 +71,11 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
     """
     if not is_hub_id(recipe.policy.model):
         model_folder(recipe.policy.model)
-    if baselines and not isinstance(recipe.task, NbaTaskConfig):
+    if baselines and not recipe.task.executed:
         raise ConfigError(f"--baselines are measured by execution, which task.name={recipe.task.name} does not ask for")
-    train, test = _prompts(recipe)
-    k, training, settings = recipe.generation.k, recipe.training, recipe.evaluation
-    sampled = train * k * (1 + len(recipe.generation.others))
-    tested = 2 * test
-    if isinstance(recipe.task, NbaTaskConfig):
-        tested += 2 * settings.sampled_questions * settings.samples
-    if baselines:
-        tested += test * (1 + k)
-    per_prompt = k * (k - 1) // 2 if recipe.preferences.strategy == "all-pairs" else recipe.preferences.pairs_per_prompt
-    pairs = train * per_prompt
+    counted, training = amounts(recipe, baselines), recipe.training
+    train, test, pairs = counted.train, counted.test, counted.pairs
+    sampled, tested = counted.sampled, counted.tested
     embedded = recipe.policy.model == "embedded"
     trained = pairs * training.epochs * 2 * TOKENS_PER_ANSWER * (2 if baselines else 1)
     seconds = (
@@ -103,11 +97,3 @@ def plan(recipe: Recipe, seeds: int = 1, baselines: bool = False) -> Plan:
         baselines=baselines,
         model=None if embedded else plan_model(recipe, sampled + tested, pairs),
     )
-
-
-def _prompts(recipe: Recipe) -> tuple[int, int]:
-    """Training and test prompts; none where a task of one's own decides."""
-    task = recipe.task
-    if isinstance(task, NbaTaskConfig):
-        return task.train_questions, task.test_questions
-    return (0, 0) if isinstance(task, CustomTaskConfig) else (task.train_prompts, task.test_prompts)

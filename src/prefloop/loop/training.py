@@ -111,7 +111,7 @@ def _trained(
     began = time.monotonic()
     with _work(out, [*data, config.model_dump(), start.seed, start.dtype]) as work, _log(out, config, start) as log:
         result = train(work=work, seed=start.seed, resume=start.resume, log=log, show=note)
-    return _summary(result, began)
+    return summary_of(result, began)
 
 
 def read_preference_set(
@@ -157,7 +157,8 @@ def _log(out: Path, config: Any, start: Start) -> Iterator[Log]:
         yield log
 
 
-def _summary(result: TrainingResult, started: float) -> dict[str, Any]:
+def summary_of(result: TrainingResult, started: float) -> dict[str, Any]:
+    """Figures of a training that began at `started` (monotonic seconds), for the terminal."""
     from prefloop.training.update import peak_memory_gb
 
     return {

@@ -9,3 +9,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "8")
 
 # PEFT imports bitsandbytes wherever it is installed, and that warns of an optional kernel.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+# Accelerate imports DeepSpeed wherever it is installed, and that says on stdout, where --json prints, that there is no
+# GPU.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

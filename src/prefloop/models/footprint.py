@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM
@@ -125,7 +125,9 @@ def _as_quantised(base: Any, tuning: Tuning) -> int:
 
 def _checkpoint(base: Any) -> None:
     """As `training.trainable`: transformers checkpoints in training mode alone."""
-    base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    with warnings.catch_warnings():  # transformers 5.23 renames it
+        warnings.simplefilter("ignore", FutureWarning)
+        base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     for module in base.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True
@@ -176,6 +178,8 @@ class _Live(TorchDispatchMode):
         self._sizes = {t.untyped_storage()._cdata: 0 for t in (*model.parameters(), *model.buffers())}
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked twice per operation: all that it is, without a way through both modes
         out = operation(*args, **(kwargs or {}))
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):

@@ -43,6 +43,11 @@ class Policy:
         """Where the model's weights are."""
         return self.model.device
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt with its answer, where the model knows a limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
 
 def load_policy(
     source: str | Path, adapter: Path | None = None, dtype: str = "float32", device: str = "auto"
@@ -112,6 +117,10 @@ def _four_bit(
     import torch
     from transformers import BitsAndBytesConfig
 
+    if sharded():
+        raise ConfigError(
+            "4-bit weights cannot be split over processes: launch with DDP (--strategy ddp), or train with lora"
+        )
     try:
         import bitsandbytes
     except ImportError as error:
@@ -174,8 +183,11 @@ def read_model(folder: Path, dtype: str, kind: str = "AutoModelForCausalLM", new
     return model
 
 
-def read_tokenizer(folder: Path, model: Any) -> Any:
+def read_tokenizer(folder: Path, model: Any = None) -> Any:
     """The tokenizer beside a model.
+
+    Args:
+        model: what is to embed its tokens, if it is loaded.
 
     Raises:
         ModelError: it cannot be read, would be read otherwise than it was trained, or has more tokens than the model.
@@ -192,7 +204,7 @@ def read_tokenizer(folder: Path, model: Any) -> Any:
             f"{folder} has tokenizer.model but no tokenizer.json: transformers 5 orders its merges by id instead of by "
             "score, so some texts would get other tokens than the model knows; fetch tokenizer.json beside it"
         )
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if model is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens but the model embeds only "
             f"{model.get_input_embeddings().num_embeddings}: they belong to different models"
@@ -283,13 +295,21 @@ def _fetched(hub_id: str) -> Path:
         ) from error
 
 
+def sharded() -> bool:
+    """Whether Accelerate was told to split the weights over processes (FSDP).
+
+    Such a model may be larger than a GPU: it is read on the CPU, and each GPU gets its shard.
+    """
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def device_of(wanted: str) -> torch.device:
     import torch
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if wanted == "cuda" and "LOCAL_RANK" in os.environ:  # one of several processes: each has its own
-        wanted = f"cuda:{os.environ['LOCAL_RANK']}"
+        wanted = "cpu" if sharded() else f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -6,8 +6,9 @@ follow. Nothing is loaded, and a 7B model takes as long as a small one.
 
 On the CPU a process holds more than its live tensors: `PROCESS_BYTES` for Python and its libraries, and what the C
 allocator has been given back and keeps. glibc keeps much: after the first large tensor is freed it no longer takes
-tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it.
-To forbid it that costs more time than the memory is worth (docs/lab-notes.md).
+tensors below 32 MiB from the system one by one, and its heap, full of holes, grows to about twice what lives in it,
+a tenth more or less from one run to the next. To forbid it that costs more time than the memory is worth
+(docs/lab-notes.md).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefloop.errors import ModelError
-from prefloop.models.attention import Shape
+from prefloop.models.attention import SHORT, Shape
 from prefloop.models.footprint import on_meta, pass_bytes, quantised_layers
+from prefloop.models.split_memory import split_plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
 PROCESS_BYTES = 500 * 2**20
 """Python with torch, transformers and PEFT, after a first small pass, on the CPU (``benchmarks/memory.py``)."""
 
-ALLOCATOR_SHARE = {"cpu": 1.0, "cuda": 0.1}
-"""Of what a pass holds: freed memory that the allocator keeps (``benchmarks/memory.py``; CUDA's is a guess)."""
+CUDA_ALLOCATOR = 0.1
+"""Of what a pass holds: freed memory that the allocator keeps; a guess."""
+CPU_ALLOCATOR, ADAPTERS_LONG, ADAPTERS_SHORT = 0.75, 1.0, 1.5
+"""The same of glibc's (``benchmarks/memory.py``): as a rule, and with adapters in float32, each of which leaves holes
+beside every product that is kept; more of them where attention gathers short rows."""
 
 STEP_TOKENS = 64
 """Budgets are multiples of this."""
@@ -38,7 +43,7 @@ MOST_TOKENS = 65_536
 """No larger budget is proposed: passes beyond it are no faster."""
 
 PROBED = (2, 4)
-"""Layers of the models that are run on shapes."""
+"""Layers of the models that are run on shapes: fewer plan the workspace of a bfloat16 training too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class MemoryPlan:
     """Python and its libraries."""
     allocator: int
     """Freed memory that the process keeps."""
+    exchange: int = 0
+    """What several processes hold beside their share: whole layers for the time of their use, and buckets."""
 
     @property
     def total(self) -> int:
@@ -82,6 +89,7 @@ class MemoryPlan:
             ("workspace", self.workspace),
             ("process", self.process),
             ("allocator", self.allocator),
+            ("whole layers and buckets", self.exchange),
         ]
 
     def text(self) -> str:
@@ -89,6 +97,10 @@ class MemoryPlan:
         rows = [*((name, size) for name, size in self.parts if size), ("peak", self.total)]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {size / 2**20:>10,.1f} MiB" for name, size in rows)
+
+
+_plans: dict[tuple[Any, ...], tuple[Any, MemoryPlan]] = {}
+"""Models on shapes alone and their plans that were made in this process, by all that they depend on."""
 
 
 def plan_memory(
@@ -100,6 +112,8 @@ def plan_memory(
     *,
     weight_bytes: int = 4,
     device: str = "cpu",
+    strategy: str = "ddp",
+    processes: int = 1,
 ) -> MemoryPlan:
     """Estimated peak of training a causal language model, on one device, several passes per optimizer step.
 
@@ -111,13 +125,38 @@ def plan_memory(
         longest: prompt and completion of the longest row.
         weight_bytes: per weight of the loaded policy: 4 for float32, 2 for half precision.
         device: type of the device.
+        strategy: what several processes split (`prefloop.loop.launch`): ddp nothing, zero1, zero2 or fsdp2.
+        processes: how many there are.
 
     Raises:
         ModelError: transformers cannot build such a model, or it cannot run on shapes alone.
     """
+    ways = [(strategy, processes)]
+    return plan_split_memory(config, tuning, tokens, scored, longest, ways, weight_bytes=weight_bytes, device=device)[0]
+
+
+def plan_split_memory(
+    config: PreTrainedConfig,
+    tuning: Tuning,
+    tokens: int,
+    scored: int,
+    longest: int,
+    ways: Sequence[tuple[str, int]],
+    *,
+    weight_bytes: int = 4,
+    device: str = "cpu",
+) -> list[MemoryPlan]:
+    """`plan_memory` of several ways to split one training, each a strategy and a number of processes."""
     shapes = even_groups(tokens, scored, longest)
+    model = (type(config), config.to_json_string(), config._attn_implementation, weight_bytes, device)
+    how = (tuning.method, tuning.dtype, tuning.lora_rank, tuning.lora_variant, tuning.checkpointing)
+    key = (*model, *how, *shapes)
     try:
-        return _plan(config, tuning, shapes, weight_bytes, device)
+        if key not in _plans:  # the trials of a sweep ask for the same one
+            shell = on_meta(config, tuning, weight_bytes, config.get_text_config().num_hidden_layers)
+            _plans[key] = shell, _plan(shell, config, tuning, shapes, weight_bytes, device)
+        shell, plan = _plans[key]
+        return [plan if n == 1 else split_plan(plan, shell, tuning, strategy, n, device) for strategy, n in ways]
     # A model class may fail on shapes alone in any way its own code can; the plan is a help, not a condition.
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
@@ -190,10 +229,9 @@ def even_groups(tokens: int, scored: int, longest: int) -> list[Shape]:
 
 
 def _plan(
-    config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], weight_bytes: int, device: str
+    model: Any, config: PreTrainedConfig, tuning: Tuning, shapes: Sequence[Shape], weight_bytes: int, device: str
 ) -> MemoryPlan:
     depth = config.get_text_config().num_hidden_layers
-    model = on_meta(config, tuning, weight_bytes, depth)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     few, more = min(depth, PROBED[0]), min(depth, PROBED[1])
     passes = [
@@ -212,8 +250,17 @@ def _plan(
         head=passes[-1].head,
         workspace=passes[-1].workspace,
         process=PROCESS_BYTES if device == "cpu" else 0,
-        allocator=int(ALLOCATOR_SHARE.get(device, 0.0) * held),
+        allocator=int(_allocator_share(tuning, shapes, device) * held),
     )
+
+
+def _allocator_share(tuning: Tuning, shapes: Sequence[Shape], device: str) -> float:
+    if device != "cpu":
+        return CUDA_ALLOCATOR if device == "cuda" else 0.0
+    if tuning.method == "full" or tuning.dtype != "float32":
+        return CPU_ALLOCATOR
+    longest = max(prompt + max(completions) for prompt, completions in shapes)
+    return ADAPTERS_SHORT if longest <= SHORT else ADAPTERS_LONG
 
 
 def _weights(model: Any, tuning: Tuning, weight_bytes: int) -> dict[str, int]:

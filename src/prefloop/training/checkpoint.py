@@ -27,6 +27,7 @@ from prefloop.errors import StoreError
 from prefloop.records import canonical_json
 from prefloop.store.files import atomic_path, writing
 from prefloop.training.ranks import Ranks, whole
+from prefloop.training.zero import Zero
 
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
@@ -66,10 +67,11 @@ def save_state(
     """
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        # Without moments a parameter has had no update yet: loss scaling skipped every step so far.
-        moments = optimizer.state.get(parameter, {})
-        tensors |= {f"{moment}/{name}": moments.get(moment, torch.zeros_like(parameter)) for moment in MOMENTS}
-    updates = max((float(found["step"]) for found in optimizer.state.values()), default=0.0)
+        tensors |= {f"{moment}/{name}": _moment(optimizer, parameter, moment, ranks.zero) for moment in MOMENTS}
+    if ranks.zero is not None:
+        updates = ranks.zero.updates
+    else:
+        updates = max((float(found["step"]) for found in optimizer.state.values()), default=0.0)
     position = {"step": cursor.step, "budget": cursor.budget, "identity": identity, "updates": updates}
     if ranks.main:
         _append(path.with_name(HISTORY), cursor)
@@ -80,6 +82,13 @@ def save_state(
 def save_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter], ranks: Ranks) -> None:
     """Write the trainable weights alone."""
     _write(path, {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}, ranks, {})
+
+
+def _moment(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, name: str, zero: Zero | None) -> Tensor:
+    if zero is not None:
+        return zero.moment(parameter, name)
+    # Without moments a parameter has had no update yet: loss scaling skipped every step so far.
+    return optimizer.state.get(parameter, {}).get(name, torch.zeros_like(parameter))
 
 
 def _append(path: Path, cursor: Cursor) -> None:
@@ -105,7 +114,11 @@ def _read(path: Path, rows: int) -> list[dict[str, float]]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks, position: dict[str, Any]) -> None:
-    contiguous = {name: whole(tensor).contiguous() for name, tensor in tensors.items()}
+    contiguous = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor)
+        if ranks.main:  # one tensor at a time: all of them may be more than a GPU holds
+            contiguous[name] = gathered.cpu().contiguous()
     if ranks.main:
         with atomic_path(path) as temporary:
             save_file(contiguous, temporary, metadata={"cursor": canonical_json(position)})
@@ -118,6 +131,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     identity: str,
     scaler: torch.amp.GradScaler | None = None,
+    zero: Zero | None = None,
 ) -> Cursor:
     """Put a saved state back into `parameters` and `optimizer`.
 
@@ -133,7 +147,7 @@ def load_state(
                     "run without --resume to start afresh, or choose another folder"
                 )
             for name, parameter in parameters.items():
-                _restore(stored, name, parameter, optimizer, position["updates"])
+                _restore(stored, name, parameter, optimizer, position["updates"], zero)
             if scaler is not None:
                 scaler.load_state_dict(position["scaler"])
         history = _read(path.with_name(HISTORY), position["step"])
@@ -157,13 +171,22 @@ def load_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> No
 
 
 def _restore(
-    stored: Any, name: str, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, updates: float
+    stored: Any,
+    name: str,
+    parameter: torch.nn.Parameter,
+    optimizer: torch.optim.Optimizer,
+    updates: float,
+    zero: Zero | None,
 ) -> None:
+    if zero is not None:
+        weight, *moments = (stored.get_tensor(f"{kind}/{name}").to(parameter.device) for kind in ("weight", *MOMENTS))
+        zero.restore(parameter, weight, dict(zip(MOMENTS, moments, strict=True)), updates)
+        return
     with torch.no_grad():
         parameter.copy_(_placed(stored.get_tensor(f"weight/{name}"), parameter))
-    moments = {moment: _placed(stored.get_tensor(f"{moment}/{name}"), parameter) for moment in MOMENTS}
+    placed = {moment: _placed(stored.get_tensor(f"{moment}/{name}"), parameter) for moment in MOMENTS}
     # Fused AdamW counts steps in a float tensor beside the parameter.
-    optimizer.state[parameter] = {"step": torch.tensor(updates, device=parameter.device), **moments}
+    optimizer.state[parameter] = {"step": torch.tensor(updates, device=parameter.device), **placed}
 
 
 def _placed(tensor: Tensor, parameter: torch.nn.Parameter) -> Tensor:

@@ -23,7 +23,7 @@ from prefloop.training.alarms import Alarms
 from prefloop.training.checkpoint import BEST, STATE, Cursor, load_state, load_weights, save_state, save_weights
 from prefloop.training.ranks import Ranks
 from prefloop.training.schedule import learning_rate
-from prefloop.training.update import Figures, Log, TrainingResult, adamw, loss_scaler, peak_memory_gb, update
+from prefloop.training.update import Figures, Log, TrainingResult, adamw, loss_scaler, peak_memory_gb, update, usable
 
 HELD_OUT = "held_out/"
 """Start of the names of figures on held-out units."""
@@ -113,7 +113,7 @@ class Engine:
         device = forward.model.device
         optimizer = adamw([p for p in forward.parameters() if p.requires_grad], config.weight_decay, betas)
         ranks = Ranks(device)
-        module, optimizer = ranks.prepare(forward, optimizer)
+        module, optimizer = ranks.prepare(forward, optimizer, config.dtype, config.max_grad_norm)
         parameters = {name: p for name, p in forward.model.named_parameters() if p.requires_grad}
         return cls(module, parameters, optimizer, ranks, loss_scaler(device) if config.dtype == "float16" else None)
 
@@ -145,7 +145,9 @@ def run_steps(
     state = work / STATE
     cursor = Cursor(budget=budget or config.tokens_per_batch)
     if resume and state.exists():
-        cursor = load_state(state, engine.parameters, engine.optimizer, identity, engine.scaler)
+        engine.ranks.settle(engine.module)
+        zero = engine.ranks.zero
+        cursor = load_state(state, engine.parameters, engine.optimizer, identity, engine.scaler, zero)
     tokens = [sum(job.lengths[i] for i in step) for step in job.plan]
     alarms = Alarms()
     with progress(job.label, sum(tokens), "tokens", done=sum(tokens[: cursor.step])) as advance:
@@ -238,6 +240,8 @@ def _update(engine: Engine, job: Job, step: int, rate: float, config: Optimisati
         engine.optimizer.zero_grad(set_to_none=True)
         return math.nan
     try:
+        if engine.ranks.zero is not None:
+            return usable(engine.ranks.zero.update(rate))
         return update(engine.optimizer, engine.parameters, rate, config.max_grad_norm, engine.scaler)
     except ModelError as error:
         path = work / f"bad-step-{step + 1}.json"

@@ -1,7 +1,8 @@
 """The processes that train together: one, or as many as `accelerate launch` (or torchrun) started.
 
 What every process computes of a step is decided by all of them alike, from the same plan, so nothing but gradients
-and figures travels between them. DDP, FSDP2 and DeepSpeed are chosen and configured by Accelerate's own settings.
+and figures travels between them. DDP, FSDP2 and DeepSpeed are chosen by Accelerate's own settings, which `--dry-run`
+of the training commands writes.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from prefloop.errors import ConfigError
+from prefloop.models.load import sharded
 from prefloop.training.batches import cut
+from prefloop.training.zero import Zero, zero_asked
 
 Part = tuple[list[int], float]
 """Members of a forward pass, and 1; or 0 if the pass only keeps this process in step with the others."""
@@ -27,10 +31,12 @@ class Ranks:
     Attributes:
         rank: 0..world-1; 0 is the one that writes files.
         world: how many there are.
+        zero: DeepSpeed's engine, where that splits the states; it is asked for what it keeps.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._accelerator: Any = None
+        self.zero: Zero | None = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self._accelerator = _accelerator(device)
         self.rank: int = self._accelerator.process_index if self._accelerator else 0
@@ -41,10 +47,18 @@ class Ranks:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def prepare(self, module: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Wrap the module and the optimizer as Accelerate is configured."""
+    def prepare(self, module: Any, optimizer: torch.optim.Optimizer, dtype: str, max_norm: float) -> tuple[Any, Any]:
+        """Wrap the module and the optimizer as Accelerate is configured.
+
+        Args:
+            dtype: of the forward pass.
+            max_norm: that gradients are clipped to.
+        """
         if self._accelerator is None:
             return module, optimizer
+        if zero_asked():
+            self.zero = Zero(module, optimizer, dtype, max_norm)
+            return self.zero, self.zero.optimizer
         module, wrapped = self._accelerator.prepare(module, optimizer)
         return module, wrapped.optimizer
 
@@ -75,15 +89,25 @@ class Ranks:
         """
         if self._accelerator is None:
             loss.backward()
-            return
-        self._accelerator.backward(loss * self.world)
+        elif self.zero is not None:
+            self.zero.backward(loss * self.world)
+        else:
+            self._accelerator.backward(loss * self.world)
 
     def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of a part: gradients travel with the last part alone."""
+        if self.zero is not None:
+            return self.zero.passing(last)
         if self._accelerator is None or last:
             return nullcontext()
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
         return context
+
+    def settle(self, module: Any) -> None:
+        """Let go of whole weights that a pass without a backward pass has left (FSDP2): they would hide loaded ones."""
+        for part in module.modules() if self._accelerator is not None and self.zero is None else ():
+            if isinstance(part, FSDPModule):
+                part.reshard()
 
     def summed(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The figures, of the same names everywhere, summed over processes."""
@@ -112,18 +136,23 @@ def _accelerator(device: torch.device) -> Any:
     """Accelerate for several processes; number types and accumulation are the training section's, not its own.
 
     Raises:
-        ConfigError: DeepSpeed, or FSDP in its first version.
+        ConfigError: FSDP in its first version.
     """
     from accelerate import Accelerator
-    from accelerate.utils import GradientAccumulationPlugin
+    from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin
 
     once = GradientAccumulationPlugin(num_steps=1)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", gradient_accumulation_plugin=once)
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if accelerator.distributed_type.value == "DEEPSPEED":
-        raise ConfigError("DeepSpeed takes its own optimizer steps: choose FSDP version 2 in `accelerate config`")
-    if accelerator.distributed_type.value == "FSDP" and plugin.fsdp_version != 2:
-        raise ConfigError("FSDP version 1 is not supported: set fsdp_version: 2 in `accelerate config`")
+    plugin = FullyShardedDataParallelPlugin() if sharded() else None
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise ConfigError("FSDP version 1 is not supported: set fsdp_version: 2 in Accelerate's configuration")
+    # A model to be split was read on the CPU; its shards go to the GPU.
+    cpu = device.type == "cpu" and not (sharded() and torch.cuda.is_available())
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", gradient_accumulation_plugin=once)
+    if cpu and plugin is not None:  # which Accelerate gives to accelerators alone, and torch to every device
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedType
+
+        AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
     return accelerator
 
 

@@ -119,7 +119,9 @@ class ReferenceStore:
     def _computed(self, packs: Sequence[Sequence[Group]]) -> list[list[list[Tensor]]]:
         """By pack, group and completion; each process computes its share and all know the whole."""
         journal = FileJournal(self.path) if self.ranks.main else None
-        known = self.ranks.gathered(journal.entries() if journal else None)[0]  # one reads: all must know the same
+        known = self.ranks.gathered(dict(journal.entries()) if journal else None)[
+            0
+        ]  # one reads: all must know the same
         keys = [self._key(pack) for pack in packs]
         left = [(pack, key) for pack, key in zip(packs, keys, strict=True) if key not in known]
         done = sum(map(len, packs)) - sum(len(pack) for pack, _ in left)

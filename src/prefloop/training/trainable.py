@@ -166,7 +166,7 @@ def save_checkpoint(model: Any, policy: Policy, out: Path, ranks: Ranks) -> None
         shared: dict[int, torch.Tensor] = {}  # tied weights stay tied
         tensors = model.to(policy.model.dtype).state_dict(keep_vars=True)
         for tensor in tensors.values():
-            shared.setdefault(id(tensor), whole(tensor.detach()))
+            shared.setdefault(id(tensor), whole(tensor.detach()).cpu())
         weights = {name: shared[id(tensor)] for name, tensor in tensors.items()}
     if ranks.main:
         _write(model, weights, policy, out)

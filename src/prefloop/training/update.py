@@ -108,7 +108,26 @@ def update(
     if scaler is not None:
         scaler.unscale_(optimizer)
     norm = whole(torch.nn.utils.clip_grad_norm_(parameters.values(), max_norm)).item()
-    if not math.isfinite(norm) and (scaler is None or scaler.get_scale() <= 1.0):
+    if scaler is None or scaler.get_scale() <= 1.0 or math.isfinite(norm):
+        usable(norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def usable(norm: float) -> float:
+    """The norm of a step's gradients.
+
+    Raises:
+        ModelError: it is not finite, or zero.
+    """
+    if not math.isfinite(norm):
         raise ModelError(
             "the gradient is not finite: lower training.learning_rate, or train in float32 (training.dtype); "
             "the last checkpoint is intact"
@@ -118,14 +137,6 @@ def update(
             "every gradient is zero, so nothing would be learned: check that chosen and rejected differ and that the "
             "trained layers take part in the forward pass (training.method)"
         )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
-        scaler.update()
-    optimizer.zero_grad(set_to_none=True)
     return norm
 
 
