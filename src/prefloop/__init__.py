@@ -1,8 +1,8 @@
 """prefloop closes the preference loop for language models.
 
-Everything the command line does is one function here: `run`, and by stage `generate`, `judge`, `prefer`, `train`,
-`evaluate`, `compare`, `report`, `push_dataset`, `pull`, with the settings they take. They are imported when first
-used: ``import prefloop`` loads no torch.
+Everything the command line does is one function here: `run`, and by stage `generate`, `judge`, `prefer`, `mix`,
+`decontaminate`, `train`, `evaluate`, `compare`, `report`, `push_dataset`, `pull`, with the settings they take. They are
+imported when first used: ``import prefloop`` loads no torch.
 
 >>> import prefloop
 >>> recipe = prefloop.load_recipe("nba-sql", {"training.beta": 0.2})
@@ -20,6 +20,8 @@ _API = {
     "generate": ("prefloop.loop.stages", "generate_file"),
     "judge": ("prefloop.loop.stages", "judge_file"),
     "prefer": ("prefloop.loop.stages", "prefer_files"),
+    "mix": ("prefloop.loop.mixing", "mix_sources"),
+    "decontaminate": ("prefloop.loop.cleaning", "decontaminate"),
     "import_preferences": ("prefloop.loop.stages", "import_file"),
     "train": ("prefloop.loop.training", "preference_folder"),
     "train_reward": ("prefloop.loop.training", "reward_folder"),

@@ -7,17 +7,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 Advance = Callable[[int], None]
 """Call with the number of units just finished."""
 
 _PLAIN_EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Work whose progress is shown, and how work inside it moves it on."""
+
+    advance: Advance
+    known: Advance
+    """Counts what an earlier run had finished, which does not count into the rate."""
+    unit: str
+    parts: bool
+
+
 _quiet = False
 _console: Any = None
 """Where a bar is being drawn, or None."""
-_shown = False
-"""Whether some work's progress is shown."""
+_shown: _Shown | None = None
+"""The work whose progress is shown, if any."""
 
 
 def set_quiet(quiet: bool) -> None:
@@ -42,7 +56,7 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+def progress(label: str, total: int, unit: str, done: int = 0, parts: bool = False) -> Iterator[Advance]:
     """Show how far `label` is: ``with progress("generate", 600, "prompts") as advance: advance(16)``.
 
     Work inside other work that shows its progress (the answers of a training) is silent.
@@ -52,24 +66,27 @@ def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
         total: number of units in all.
         unit: plural noun, shown beside the rate.
         done: units already finished by an earlier, interrupted run; they do not count into the rate.
+        parts: the work inside, done part by part, is counted here where it has the same unit.
     """
     global _shown
-    if _quiet or _shown:
+    if _quiet:
         yield lambda n: None
-        return
-    _shown = True
-    try:
-        if sys.stderr.isatty():
-            with _bar(label, total, unit, done) as advance:
+    elif _shown is not None:
+        inside = _shown.parts and _shown.unit == unit
+        if inside:
+            _shown.known(done)
+        yield _shown.advance if inside else lambda n: None
+    else:
+        try:
+            with (_bar if sys.stderr.isatty() else _plain)(label, total, unit, done) as (advance, known):
+                _shown = _Shown(advance, known, unit, parts)
                 yield advance
-        else:
-            yield from _plain(label, total, unit, done)
-    finally:
-        _shown = False
+        finally:
+            _shown = None
 
 
 @contextmanager
-def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(label: str, total: int, unit: str, done: int) -> Iterator[tuple[Advance, Advance]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -94,12 +111,13 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             bar.update(task, advance=n, rate=f"{rate:,.1f} {unit}/s")
 
         try:
-            yield advance
+            yield advance, lambda n: bar.update(task, advance=n)
         finally:
             _console = None
 
 
-def _plain(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+@contextmanager
+def _plain(label: str, total: int, unit: str, done: int) -> Iterator[tuple[Advance, Advance]]:
     started = last = time.monotonic()
     count = 0
 
@@ -109,6 +127,10 @@ def _plain(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         ending = f", {left:,.0f} s left" if 0 < left < float("inf") else ""
         return f"{label}: {done + count:,}/{total:,} {unit}, {rate:,.1f}/s{ending}"
 
+    def known(n: int) -> None:
+        nonlocal done
+        done += n
+
     def advance(n: int) -> None:
         nonlocal count, last
         count += n
@@ -117,6 +139,6 @@ def _plain(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
             last = now
             print(line(now), file=sys.stderr, flush=True)
 
-    yield advance
+    yield advance, known
     now = time.monotonic()
     print(f"{line(now)} ({now - started:,.1f} s)", file=sys.stderr, flush=True)

@@ -25,6 +25,7 @@ from prefloop.errors import StoreError
 
 NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 """Nothing is sent anywhere, whatever the environment says."""
+PARTS = (api, pages_doors, pages, pages_account, desk, desk_access)
 TITLES = {
     403: "This is not for you",
     404: "There is nothing here",
@@ -47,10 +48,9 @@ def create_app(service: Service) -> FastAPI:
         openapi_url=f"{api.PREFIX}/openapi.json",
         lifespan=_beside,
         telemetry=NO_TELEMETRY,
+        routes=[route for part in PARTS for route in part.router.routes],  # included, each app would build them anew
     )
     app.state.service = service
-    for part in (api, pages_doors, pages, pages_account, desk, desk_access):
-        app.include_router(part.router)
     app.add_api_route("/static/code.css", _code_css, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=pages.HERE / "static"), name="static")
     for kind, handler in (

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx2
@@ -54,7 +55,9 @@ class Courier:
         self._resolve = resolve
         # no connection is kept: a pool goes by address, and another receiver's certificate may stand at the same one
         limits = httpx2.Limits(max_keepalive_connections=0)
-        self._client = httpx2.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False, limits=limits)
+        self._client = httpx2.AsyncClient(
+            verify=_certificates(), timeout=timeout, trust_env=False, follow_redirects=False, limits=limits
+        )
         self._resting: dict[int, int] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -145,3 +148,9 @@ class Courier:
             await work()
         except Exception:  # one delivery that fails must not end those to other receivers; the log has its trace
             _log.exception("webhooks: could not deliver now")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Of the public authorities, loaded once in a process."""
+    return httpx2.create_ssl_context(trust_env=False)

@@ -49,7 +49,8 @@ def execute_corrections(found: Exported, sql: Path | None = None) -> dict[str, E
         else:
             asked.setdefault(prompt.task, []).append(correction)
     for task, corrections in asked.items():
-        databases = _databases(task, sql, found.config.sql)
+        league = any("league" in prompts[correction.prompt_id].meta for correction in corrections)
+        databases = _databases(task, sql, found.config.sql, league)
         executed |= (
             _executed(corrections, prompts, databases)
             if databases
@@ -86,8 +87,12 @@ def told(judgements: Sequence[Judgement], executed: Mapping[str, Execution]) -> 
     return {"outcomes": dict(sorted(outcomes.items())), "held_back": list(held.values())}
 
 
-def _databases(task: str, given: Path | None, setting: Path | None) -> list[Path]:
-    """Databases on which a task's corrections are run, the first for their rows; none where it is not at hand."""
+def _databases(task: str, given: Path | None, setting: Path | None, league: bool) -> list[Path]:
+    """Databases on which a task's corrections are run, the first for their rows; none where it is not at hand.
+
+    Args:
+        league: the database is a real league, which has a variant.
+    """
     from prefloop.sql.snapshot import snapshot
     from prefloop.tasks.nba.task import NAME, judge_databases
 
@@ -95,6 +100,8 @@ def _databases(task: str, given: Path | None, setting: Path | None) -> list[Path
         note(f"{setting} is not here any more: corrected answers are not executed; name its place with --sql")
         return []
     if chosen := given or setting:
+        if league:
+            return judge_databases(str(chosen.expanduser()))
         return [snapshot(chosen.expanduser(), cache_folder() / "databases")]
     return judge_databases() if task == NAME else []
 

@@ -15,7 +15,7 @@ from prefloop.config.annotation import AnnotationConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
 from prefloop.store.files import read_json
-from prefloop.store.run_folder import ASKED, PROJECT
+from prefloop.store.run_folder import ASKED, PROJECT, RECIPE
 
 if TYPE_CHECKING:
     from prefloop.annotation.items import NewItem
@@ -93,9 +93,13 @@ def default_database(source: str) -> Path:
 
 
 def _asked(source: str | None) -> dict[str, Any]:
-    """Settings that the source itself asks for: a loop's, of a round that waits for rankings."""
-    path = Path(source).expanduser() / ASKED if source else None
-    return dict(read_json(path)) if path and path.is_file() else {}
+    """Settings that the source itself asks for: a run's database, a loop's of a round that waits for rankings."""
+    if source is None or not (run := Path(source).expanduser()).is_dir():
+        return {}
+    own = run / RECIPE
+    task = read_json(own).get("recipe", {}).get("task", {}) if own.is_file() else {}
+    league = {"sql": task["database"]} if task.get("database") else {}
+    return league | (dict(read_json(run / ASKED)) if (run / ASKED).is_file() else {})
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:

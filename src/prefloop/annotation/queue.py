@@ -26,6 +26,7 @@ from prefloop.annotation.statements import (
     ONE_MORE_LEASED,
     RUN_OUT,
     SENT_BEFORE,
+    SET_BACK_MS,
 )
 from prefloop.annotation.stream import Connection, Next, Project, next_item, read_asking, read_project, unseen, why_none
 from prefloop.config.annotation import AnnotationConfig
@@ -124,7 +125,8 @@ def expire(connection: Connection, now: int) -> int:
     """Take back the leases that have run out; how many."""
     if connection.execute(RUN_OUT, {"now": now}).first() is None:  # as it mostly is
         return 0
-    return _end_leases(connection, showing.c.expires <= now, "expired")
+    over = sa.or_(showing.c.expires <= now, showing.c.opened > now + SET_BACK_MS)
+    return _end_leases(connection, over, "expired")
 
 
 def release(connection: Connection, rater_id: int) -> int:

@@ -41,7 +41,16 @@ ASKING = (
 """The project, and whether the rater has passed its calibration."""
 
 HELD = sa.select(showing).where(showing.c.rater_id == _given("rater"), showing.c.state == "leased")
-RUN_OUT = sa.select(showing.c.item_id).where(showing.c.state == "leased", showing.c.expires <= _given("now")).limit(1)
+SET_BACK_MS = 60_000
+"""A lease that began so long after now began before the clock was set back: its end would lie as far off."""
+RUN_OUT = (
+    sa.select(showing.c.item_id)
+    .where(
+        showing.c.state == "leased",
+        sa.or_(showing.c.expires <= _given("now"), showing.c.opened > _given("now") + SET_BACK_MS),
+    )
+    .limit(1)
+)
 JUDGED_SO_FAR = sa.select(sa.func.count()).where(judgement.c.rater_id == _given("rater"), judgement.c.revision == 0)
 NEW_SHOWING, NEW_JUDGEMENT = sa.insert(showing), sa.insert(judgement)
 ONE_MORE_LEASED = sa.update(item).where(item.c.id == _given("item")).values(leased=item.c.leased + 1)

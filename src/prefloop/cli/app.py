@@ -16,6 +16,7 @@ from prefloop.cli import (
     ask,
     benchmark,
     compare,
+    decontaminate,
     doctor,
     embedded,
     evaluate,
@@ -25,12 +26,15 @@ from prefloop.cli import (
     judge,
     league,
     loop,
+    mix,
+    plan,
     prefer,
     pull,
     push,
     report,
     run,
     show,
+    task,
     train,
 )
 from prefloop.errors import PrefloopError
@@ -51,10 +55,13 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="The whole way")(run.run)
 app.command(rich_help_panel="The whole way")(loop.loop)
+app.command(rich_help_panel="The whole way")(plan.plan)
 for command in (
     generate.generate,
     judge.judge,
     prefer.prefer,
+    mix.mix,
+    decontaminate.decontaminate,
     evaluate.evaluate,
     compare.compare,
     benchmark.benchmark,
@@ -72,6 +79,7 @@ app.command(rich_help_panel="Look and check")(ask.ask)
 app.command(rich_help_panel="Look and check")(show.show)
 app.command(rich_help_panel="Look and check")(agree.agree)
 app.command(rich_help_panel="Look and check")(doctor.doctor)
+app.add_typer(task.app, name="task", rich_help_panel="Your own data")
 app.add_typer(embedded.app, name="embedded", rich_help_panel="What ships with the package")
 app.add_typer(league.app, name="league", rich_help_panel="What ships with the package")
 
@@ -91,6 +99,13 @@ def _options(
         from prefloop.progress import set_quiet
 
         set_quiet(True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "train":
+        from prefloop.errors import ConfigError
+
+        raise ConfigError(
+            f"'prefloop {context.invoked_subcommand}' does its work once: start it without accelerate launch. Several "
+            "processes share a training alone: 'prefloop train …', or 'prefloop run … --processes N', which starts them"
+        )
 
 
 class _Interrupted(BaseException):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefloop.cli.options import Json, Set, overrides, print_json
+from prefloop.cli.options import Database, Json, Set, overrides, print_json, with_database
 
 
 def evaluate(
@@ -17,6 +17,7 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option(help="LoRA adapter on top of the model after.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="prompts.parquet; default: the nba-sql test set.")] = None,
     settings: Set = None,
+    database: Database = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
     json_: Json = False,
 ) -> None:
@@ -28,8 +29,17 @@ def evaluate(
     from prefloop.loop.show import print_figures
     from prefloop.loop.stages import evaluate_models
 
-    read = ["evaluation.", "judge.", "task.", "policy.dtype", "policy.device", "generation.max_new_tokens", "seed"]
-    recipe = load_recipe("nba-sql", overrides(settings), read)
+    read = [
+        "evaluation.",
+        "judge.",
+        "task.",
+        "policy.dtype",
+        "policy.device",
+        "generation.max_new_tokens",
+        "seed",
+        "engine",
+    ]
+    recipe = load_recipe("nba-sql", with_database(overrides(settings), database), read)
     evaluation = evaluate_models(
         recipe, out, before=before, after=after or before, adapter=adapter, prompts=prompts, resume=resume
     )

@@ -21,8 +21,13 @@ def judge(
         ),
     ] = "execution",
     database: Annotated[
-        list[Path] | None,
-        typer.Option("--database", "-d", help="execution: your own SQLite file in place of the leagues. Repeatable."),
+        list[str] | None,
+        typer.Option(
+            "--database",
+            "-d",
+            metavar="FILE_OR_URL",
+            help="execution: your own SQLite file, or postgresql://…, in place of the leagues. Repeatable.",
+        ),
     ] = None,
     settings: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with interrupted judging.")] = False,
@@ -31,11 +36,14 @@ def judge(
     """Score answers: by running their SQL, with a reward model, with a language model, or with your own function.
 
     Each judge's settings are keys of the judge section (docs/judges.md): --set judge.model=FOLDER. What cannot be
-    judged stays unscored and is counted. Your own database may be in use: only a copy of it is opened.
+    judged stays unscored and is counted. Your own database may be in use: of a SQLite file only a copy is opened, on a
+    PostgreSQL server queries run by a role that can only read (docs/postgresql.md).
 
     Examples:
 
       prefloop judge runs/nba-sql/prompts.parquet completions.parquet --out judgements.parquet
+
+      prefloop judge prompts.jsonl completions.parquet --database postgresql://reader@host/shop --out judgements.parquet
 
       prefloop judge prompts.jsonl completions.parquet --judge pairrm --out judgements.parquet
 

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from prefloop.cli.options import Json, Set, overrides, print_json
+from prefloop.cli.options import Database, Json, Set, overrides, print_json, with_database
 
 
 def loop(
     recipe: Annotated[
         str, typer.Argument(help="A shipped recipe with a loop (iterative-dpo, rlhf-nba, self-rewarding), or a file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder, or s3://…; default runs/NAME.")] = None,
     settings: Set = None,
+    database: Database = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the same as --set seed=N.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run this many seeds (seed, seed+1, …) and report each.")] = 1,
     baselines: Annotated[
@@ -40,7 +41,7 @@ def loop(
     """
     from prefloop.config.recipe import load_recipe
 
-    given = overrides(settings)
+    given = with_database(overrides(settings), database)
     if seed is not None and "seed" in given:
         raise typer.BadParameter("--seed and --set seed say the same: give one")
     loaded = load_recipe(recipe, given | ({} if seed is None else {"seed": seed}))
@@ -51,6 +52,7 @@ def loop(
     from prefloop.annotation.simulated_round import collect_simulated
     from prefloop.loop.rounds import run_loop
     from prefloop.loop.show_rounds import show_rounds
+    from prefloop.store.remote import working_folder
 
     folder = out or Path("runs") / loaded.name
     found = run_loop(
@@ -62,4 +64,4 @@ def loop(
         resume=resume,
         overwrite=overwrite,
     )
-    print_json(found) if json_ else show_rounds(folder)
+    print_json(found) if json_ else show_rounds(working_folder(folder))

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prefloop.cli.options import Json, print_json
+from prefloop.cli.options import Json, local_copy, print_json
 
 if TYPE_CHECKING:
     from prefloop.loop.publish import Push
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Data set, adapter, model or reward model folder.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Data set, adapter, model or reward model folder.", callback=local_copy)
+    ],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name; made if need be.")],
     public: Annotated[bool, typer.Option("--public", help="For everybody to see. Default: private.")] = False,
     dry_run: Annotated[

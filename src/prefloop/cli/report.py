@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from prefloop.cli.options import RunPath
+from prefloop.cli.options import StoredRun
 
 
 def report(
-    run: RunPath,
+    run: StoredRun,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file; default RUN/report.html.")] = None,
     beside: Annotated[
         list[Path] | None, typer.Option(help="Another loop, whose reward and accuracy are drawn beside. Repeatable.")

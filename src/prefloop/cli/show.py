@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prefloop.cli.options import Json, RunPath, print_json
+from prefloop.cli.options import Json, StoredRun, print_json
 
 
-def show(run: RunPath, json_: Json = False) -> None:
+def show(run: StoredRun, json_: Json = False) -> None:
     """Print a finished run's figures and ten unseen questions side by side, or the rounds of a loop.
 
     Example: prefloop show runs/nba-sql

@@ -150,7 +150,7 @@ class _Journalled:
         return self._asked("generate_until", requests)
 
     def _asked(self, kind: str, requests: Sequence[Any]) -> list[Any]:
-        size, done = self._asking.batch_size * BATCHES_A_CHUNK, self._journal.entries()
+        size, done = self._asking.batch_size * BATCHES_A_CHUNK, dict(self._journal.entries())
         found: list[Any] = []
         with redirect_stderr(self._stderr), progress(self._label, len(requests), "requests") as advance:
             for start in range(0, len(requests), size):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import accumulate
 from math import isfinite
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from prefloop.records import Message, canonical_json, content_id
 
 TEMPLATE, STYLES = "reading.html.j2", ("report.css", "reading.css")
 SCRIPTS = ("reading_text.js", "reading_marks.js", "reading.js")
+MOST_BYTES = 16_000_000
+"""Of the rows on a page, which a browser then opens at once; of more rows a part is drawn."""
 UNCATEGORISED = "uncategorised"
 UNSAFE = re.compile("[<>&\u2028\u2029\u007f-\u009f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What could end a script element, is no UTF-8, or reorders what a reader of the source sees."""
@@ -56,7 +59,8 @@ def reading_page(
     they are the same whenever the page is opened. Marks a reader makes stay in their browser until downloaded.
 
     Args:
-        rows: in the order in which they are read.
+        rows: in the order in which they are read. Where they are more than `MOST_BYTES` a part is drawn by their
+            hashes, and the page says of how many.
         summary: label and value of the figures at the top; hidden in blind mode, as is the title.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -70,14 +74,18 @@ def reading_page(
         lstrip_blocks=True,
     )
     environment.filters["visible"] = wording.visible
+    items = _items(rows)
+    kept = _within(items)
+    if len(kept) < len(items):
+        summary = [*summary, ("shown on this page", f"{len(kept):,} of {len(items):,}, drawn by chance")]
     style, script = "".join(map(_asset, STYLES)), "".join(map(_asset, SCRIPTS))
     names = (name_a, name_b) if name_a != name_b else (f"{name_a} (a)", f"{name_b} (b)")
     return environment.get_template(TEMPLATE).render(
         title=title,
         names=names,
         summary=summary,
-        categories=sorted({row.category or UNCATEGORISED for row in rows}),
-        data=Markup(_data(rows, names)),
+        categories=sorted({item["category"] for item in kept}),
+        data=Markup(_data(kept, names)),
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
@@ -85,14 +93,27 @@ def reading_page(
     )
 
 
-def _data(rows: Sequence[ReadingRow], names: tuple[str, str]) -> str:
-    """What the script reads, as JSON that cannot end the element it stands in."""
+def _items(rows: Sequence[ReadingRow]) -> list[dict[str, Any]]:
+    """The rows as the script reads them, each with an id of its own."""
     met: Counter[str] = Counter()
     items = []
     for row in rows:
         identity = content_id("reading", _json([list(row.prompt), row.a, row.b]))
         met[identity] += 1
         items.append(_item(row, identity if met[identity] == 1 else f"{identity}-{met[identity]}"))
+    return items
+
+
+def _within(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many items as `MOST_BYTES` allow, in their order: those whose ids, which are hashes, come first."""
+    places = sorted(range(len(items)), key=lambda place: items[place]["id"])
+    sizes = accumulate(len(_json(items[place]).encode()) for place in places)
+    kept = {place for place, size in zip(places, sizes, strict=True) if size <= MOST_BYTES}
+    return [item for place, item in enumerate(items) if place in kept]
+
+
+def _data(items: Sequence[dict[str, Any]], names: tuple[str, str]) -> str:
+    """What the script reads, as JSON that cannot end the element it stands in."""
     page = content_id("reading page", [item["id"] for item in items])
     return _json({"page": page, "names": {"a": names[0], "b": names[1]}, "rows": items})
 

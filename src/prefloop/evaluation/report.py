@@ -66,6 +66,7 @@ class ReportContext:
     """Side by side."""
     fixed: Sequence[ShownQuestion]
     broken: Sequence[ShownQuestion]
+    """Questions whose verdict changed, or a draw of them."""
     margins: Sequence[float]
     """Δ of every held-out pair, in nats."""
     lengths: Mapping[str, Sequence[float]]
@@ -87,6 +88,8 @@ class ReportContext:
     """Hash of each file that the figures rest on."""
     audit: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By split: questions accepted, and turned away by reason."""
+    changed: Mapping[str, int] = field(default_factory=dict)
+    """How many were ``fixed`` and ``broken`` in all; default as many as are listed."""
     traps: Mapping[str, str] = field(default_factory=dict)
     """Name of each mistake that questions invite."""
 
@@ -123,6 +126,7 @@ def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
         seeds=evaluation.get("seeds", ()),
         baselines=evaluation.get("baselines") or {},
         majority=evaluation.get("majority_vote", {}),
+        changed={"fixed": len(context.fixed), "broken": len(context.broken), **context.changed},
         charts={name: Markup(svg) for name, svg in _charts(evaluation, context).items()},
         style=Markup(style),
         script=Markup(script),

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import TYPE_CHECKING
 
 from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.generation.generate import generate_completions
-from prefloop.loop.policies import Policies
-from prefloop.models.load import Policy, load_policy
+from prefloop.generation.generate import Writer, generate_completions
+from prefloop.loop.policies import Policies, writer_of
+from prefloop.models.load import Policy
+from prefloop.models.source import PolicySource
 from prefloop.records import Completion, Prompt
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from prefloop.generation.ray_policies import RayEngine
+    from prefloop.generation.vllm import Engine
 
 
 def generated(
     recipe: Recipe,
     folder: RunFolder,
-    policy: Callable[[], Policy],
+    policy: Callable[[], Policy | Writer],
     prompts: Sequence[Prompt],
     sampling: Sampling,
     prefix: str,
@@ -53,12 +58,10 @@ def sample_candidates(
     settings = recipe.generation
     sampling = settings.sampling
     found = _of_the_policy(recipe, policies, prompts, sampling, journal, round_)
-    load = partial(load_policy, dtype=recipe.policy.dtype, device=recipe.policy.device)
-    others = Policies({name: partial(load, name) for name in settings.others})
     for name in settings.others:
         policies.release()
         written = generate_completions(
-            others[name],
+            writer_of(recipe, PolicySource(name, dtype=recipe.policy.dtype, device=recipe.policy.device)),
             prompts,
             sampling,
             seed=recipe.seed,
@@ -89,8 +92,20 @@ def _of_the_policy(
         )
         return generate_from_endpoint(EndpointClient(server), prompts, sampling, seed=recipe.seed, journal=journal)
     if settings.engine == "vllm":
-        from prefloop.generation.vllm import generate_with_engine, load_engine
+        from prefloop.generation.vllm import generate_with_engine
 
-        engine = load_engine(recipe.policy.model, recipe.policy.dtype)
+        engine = _engine(recipe)
         return generate_with_engine(engine, prompts, sampling, seed=recipe.seed, round_=round_, journal=journal)
-    return generate_completions(policies["before"], prompts, sampling, seed=recipe.seed, round_=round_, journal=journal)
+    writer = policies.writer("before")
+    return generate_completions(writer, prompts, sampling, seed=recipe.seed, round_=round_, journal=journal)
+
+
+def _engine(recipe: Recipe) -> Engine | RayEngine:
+    """vLLM on the recipe's policy, in this process or in Ray's workers."""
+    if recipe.engine.name == "ray":
+        from prefloop.generation.ray_policies import RayEngine
+
+        return RayEngine(PolicySource(recipe.policy.model, dtype=recipe.policy.dtype), recipe.engine)
+    from prefloop.generation.vllm import load_engine
+
+    return load_engine(recipe.policy.model, recipe.policy.dtype)

@@ -13,11 +13,10 @@ from typing import Any
 from prefloop.config.objectives import LOSS_OPTIONS
 from prefloop.config.recipe import Recipe, TrainingConfig
 from prefloop.evaluation.metrics import majority_correct
-from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.policies import initial_policy, load_checkpoint
+from prefloop.judging.groups import Judge
+from prefloop.loop.policies import checkpoint_source, initial_policy, initial_source, writer_of
 from prefloop.loop.run import answered, execution_judge
 from prefloop.maths.statistics import SHARE, paired_bootstrap
-from prefloop.models.load import merged
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
 from prefloop.training.preference import train_preferences
@@ -61,9 +60,7 @@ def _correct(folder: RunFolder, test: list[Prompt], side: str) -> list[float]:
     return [found[prompt.id] for prompt in test]
 
 
-def _sft(
-    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, prompts: list[Prompt], test: list[Prompt]
-) -> list[float]:
+def _sft(recipe: Recipe, folder: RunFolder, judge: Judge, prompts: list[Prompt], test: list[Prompt]) -> list[float]:
     """SFT on the chosen answers of the same pairs."""
     out = folder.root / "baselines" / "sft"
     tuned_recipe = by_sft(recipe)
@@ -81,7 +78,13 @@ def _sft(
         )
     greedy = recipe.generation.greedy
     judgements = answered(
-        recipe, folder, judge, lambda: merged(load_checkpoint(tuned_recipe, out)), test, greedy, "baselines/sft-"
+        recipe,
+        folder,
+        judge,
+        lambda: writer_of(recipe, checkpoint_source(tuned_recipe, out, merge=True)),
+        test,
+        greedy,
+        "baselines/sft-",
     )[1]
     found = {judgement.prompt_id: judgement.objectives.get("correct", 0.0) for judgement in judgements}
     return [found[prompt.id] for prompt in test]
@@ -95,9 +98,9 @@ def by_sft(recipe: Recipe) -> Recipe:
 
 
 def _samples(
-    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, test: list[Prompt]
+    recipe: Recipe, folder: RunFolder, judge: Judge, test: list[Prompt]
 ) -> tuple[list[Completion], dict[str, Judgement]]:
-    policy, sampling = partial(initial_policy, recipe), recipe.generation.sampling
+    policy, sampling = partial(writer_of, recipe, initial_source(recipe)), recipe.generation.sampling
     completions, judgements = answered(recipe, folder, judge, policy, test, sampling, "baselines/samples-")
     return completions, {judgement.completion_ids[0]: judgement for judgement in judgements}
 

@@ -15,10 +15,12 @@ from prefloop.config.recipe import Recipe
 from prefloop.config.sampling import Sampling
 from prefloop.evaluation.judged import WIN_OF_B
 from prefloop.evaluation.rounds import round_accuracy
-from prefloop.judging.execution import ExecutionJudge
+from prefloop.generation.generate import Writer
+from prefloop.judging.groups import Judge
 from prefloop.loop.answers import generated
 from prefloop.loop.heads import Head
 from prefloop.loop.judged import compared
+from prefloop.loop.policies import writer_of
 from prefloop.models.load import Policy
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.run_folder import RunFolder
@@ -53,16 +55,16 @@ def examine(
     recipe: Recipe,
     folder: RunFolder,
     head: Head,
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
     test: Sequence[Prompt],
     watched: Sequence[Prompt],
 ) -> Examined:
     """Greedy answers to every test prompt and samples for the watched ones, in ``evaluation/`` of `folder`."""
-    loaded: list[Policy] = []
+    loaded: list[Policy | Writer] = []
 
-    def policy() -> Policy:
+    def policy() -> Policy | Writer:
         if not loaded:
-            loaded.append(head.load_merged())
+            loaded.append(writer_of(recipe, head.source))
         return loaded[0]
 
     longest = recipe.generation.max_new_tokens
@@ -113,7 +115,9 @@ def against(recipe: Recipe, test: Sequence[Prompt], now: Examined, other: Examin
     if now is other:
         return Values(dict.fromkeys(clusters, 0.5), dict.fromkeys(clusters, 0.5), clusters)
     place = now.folder.inner(f"against/{name}")
-    found, _ = compared(place, test, (other.greedy, now.greedy), recipe.evaluation.judge or recipe.judge)
+    found, _ = compared(
+        place, test, (other.greedy, now.greedy), recipe.evaluation.judge or recipe.judge, recipe.engine, recipe.threads
+    )
     won = {verdict.prompt.id: WIN_OF_B[verdict.winner] for verdict in found if verdict.winner in WIN_OF_B}
     return Values(dict.fromkeys(won, 0.5), won, clusters)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefloop.config.recipe import PolicyConfig
 from prefloop.config.training import Optimizer
 from prefloop.models.export import export_model
-from prefloop.models.lineage import Lineage, hash_folder
-from prefloop.models.load import NF4, Policy, base_lineage, load_policy, merged
+from prefloop.models.lineage import Lineage
+from prefloop.models.load import NF4, Policy
+from prefloop.models.source import PolicySource
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,20 @@ class Head:
     @property
     def lineage(self) -> Lineage:
         """Which weights it is, without loading them."""
-        adapters = (hash_folder(self.adapter),) if self.adapter else ()
-        return Lineage(base_lineage(self.model).base, adapters, self.settings.dtype == NF4)
+        return self.source.lineage
+
+    @property
+    def source(self) -> PolicySource:
+        """How it is read to write answers: the adapter folded in."""
+        return PolicySource(self.model, self.adapter, self.settings.dtype, self.settings.device, merge=True)
 
     def load(self) -> Policy:
         """To train on, and as a reference."""
-        return load_policy(self.model, self.adapter, self.settings.dtype, self.settings.device)
+        return replace(self.source, merge=False).load()
 
     def load_merged(self) -> Policy:
-        """To write answers: the adapter folded in."""
-        return merged(self.load())
+        """To write answers in this process."""
+        return self.source.load()
 
     def whole(self, out: Path) -> str:
         """A folder (or name) of the model alone, for engines that read no adapter of ours; written once."""

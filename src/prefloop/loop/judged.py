@@ -8,18 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prefloop.config.engine import EngineSection
 from prefloop.config.judges import JudgeConfig
 from prefloop.config.recipe import Recipe
 from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
-from prefloop.judging.groups import require_scored
-from prefloop.judging.open import open_judge
+from prefloop.judging.groups import Judge, require_scored
+from prefloop.judging.open import LOCAL, open_judge
 from prefloop.loop.answers import generated
 from prefloop.loop.policies import Policies
+from prefloop.loop.tasks import judge_databases
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.files import write_text
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
-from prefloop.store.tables import read_records
+from prefloop.store.tables import find_records, read_column
 
 PEOPLE_LONGER = 0.636
 """How often people prefer the longer answer (AlpacaEval's annotators): a judge far above it likes length."""
@@ -33,20 +35,30 @@ def judged_evaluation(recipe: Recipe, folder: RunFolder, policies: Policies, tes
     """Greedy answers of both policies to unseen prompts, judged; figures go to ``evaluation.json``."""
     greedy = recipe.generation.greedy
     after, before = (
-        generated(recipe, folder, partial(policies.__getitem__, side), test, greedy, f"evaluation/{side}-greedy-")
+        generated(recipe, folder, partial(policies.writer, side), test, greedy, f"evaluation/{side}-greedy-")
         for side in ("after", "before")
     )
     policies.release()
     judge = recipe.evaluation.judge or recipe.judge
-    found, judgements = compared(folder, test, (before, after), judge)
+    found, judgements = compared(folder, test, (before, after), judge, recipe.engine, recipe.threads)
     return folder.document(
         "evaluation.json",
         lambda: judged_figures(found, judgements, seed=recipe.seed, draws=recipe.evaluation.bootstrap),
     )
 
 
+def recipe_judge(recipe: Recipe, folder: RunFolder) -> Judge:
+    """The judge of a recipe for the answers in a folder, by the recipe's engine."""
+    return open_judge(recipe.judge, judge_databases(recipe), folder.root, recipe.engine, recipe.threads)
+
+
 def compared(
-    folder: RunFolder, prompts: Sequence[Prompt], sides: Sides, config: JudgeConfig
+    folder: RunFolder,
+    prompts: Sequence[Prompt],
+    sides: Sides,
+    config: JudgeConfig,
+    engine: EngineSection = LOCAL,
+    threads: int = 0,
 ) -> tuple[list[Verdict], list[Judgement]]:
     """Verdicts on both sides' answers, and the judgements behind them (``evaluation/judgements.parquet``)."""
 
@@ -59,7 +71,7 @@ def compared(
         asked = [completion for completion in (*a, *b) if completion.prompt_id in differing]
         if not asked:
             return []
-        with open_judge(config) as judge:
+        with open_judge(config, engine=engine, threads=threads) as judge:
             found = judge.judge(prompts, asked, journal=journal, label="compare")
         require_scored(found)
         return found
@@ -68,17 +80,19 @@ def compared(
     return verdicts(prompts, a, b, judgements), judgements
 
 
-def judged_run(root: Path) -> list[Verdict]:
-    """The verdicts of a finished run, read again."""
-    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
+def judged_run(root: Path, count: int | None = None) -> list[Verdict]:
+    """The verdicts of a finished run, read again; the first `count` of them, if given."""
+    files = [root / "evaluation" / f"{side}-greedy-completions.parquet" for side in ("before", "after")]
+    answered = [set(read_column(path, Completion, "prompt_id").to_pylist()) for path in files]
+    test = find_records(root / "prompts.parquet", Prompt, "split", ["test"])
+    prompts = [prompt for prompt in test if all(prompt.id in ids for ids in answered)][:count]
+    ids = [prompt.id for prompt in prompts]
     sides = (
-        [
-            replace(c, id=content_id(name, c.id))
-            for c in read_records(root / "evaluation" / f"{side}-greedy-completions.parquet", Completion)
-        ]
-        for name, side in (("a", "before"), ("b", "after"))
+        [replace(c, id=content_id(name, c.id)) for c in find_records(path, Completion, "prompt_id", ids)]
+        for name, path in zip("ab", files, strict=True)
     )
-    return verdicts(prompts, *sides, read_records(root / "evaluation" / "judgements.parquet", Judgement))
+    judgements = find_records(root / "evaluation" / "judgements.parquet", Judgement, "prompt_id", ids)
+    return verdicts(prompts, *sides, judgements)
 
 
 def write_reading_page(

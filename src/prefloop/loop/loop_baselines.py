@@ -9,10 +9,11 @@ from typing import Any
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.loop import RlhfConfig, SelfRewardingConfig
 from prefloop.generation.generate import generate_completions
-from prefloop.judging.open import open_judge
 from prefloop.loop.baselines import by_sft
 from prefloop.loop.examined import Values, against, cluster, examine
 from prefloop.loop.heads import Head
+from prefloop.loop.judged import recipe_judge
+from prefloop.loop.policies import writer_of
 from prefloop.loop.preference_round import Learned, by_recipe, candidates, judged, paired, read_learned, spin, tuned
 from prefloop.loop.reward_round import Scorer
 from prefloop.loop.rlhf import collected
@@ -88,7 +89,7 @@ def _learned(loop: Loop, place: RunFolder, head: Head, rounds: int) -> Learned:
     if isinstance(recipe.loop, SelfRewardingConfig):
         from prefloop.loop.self_rewarding import own_labels
 
-        count, policy = rounds * recipe.loop.prompts, head.load_merged()
+        count, policy = rounds * recipe.loop.prompts, writer_of(recipe, head.source)
         prompts, completions, verdicts, _ = own_labels(
             recipe, loop.folder, place, 0, head, policy, count, (), loop.test
         )
@@ -116,7 +117,12 @@ def _best_of_k(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
         "completions.parquet",
         Completion,
         lambda journal: generate_completions(
-            beside.first.head.load_merged(), prompts, sampling, seed=recipe.seed, journal=journal, label="best of k"
+            writer_of(recipe, beside.first.head.source),
+            prompts,
+            sampling,
+            seed=recipe.seed,
+            journal=journal,
+            label="best of k",
         ),
     )
     execution = loop.execution
@@ -154,12 +160,12 @@ def _scores(
     if isinstance(recipe.loop, SelfRewardingConfig):
         from prefloop.loop.self_rewarding import own_judge
 
-        with own_judge(first.head.load_merged(), recipe.loop, recipe.seed) as own:
+        with own_judge(writer_of(recipe, first.head.source), recipe.loop, recipe.seed) as own:
             found = own.judge(prompts, samples)
         return {"by": "its own verdicts", "scores": _by_answer(found)}
     if isinstance(recipe.judge, ExecutionConfig):
         return {"by": "execution (an oracle)", "scores": {j.completion_ids[0]: j.value or 0.0 for j in truth}}
-    with open_judge(recipe.judge, run=place.root) as judge:
+    with recipe_judge(recipe, place) as judge:
         found = judge.judge(prompts, samples)
     return {"by": f"judge {recipe.judge.name}", "scores": _by_answer(found)}
 

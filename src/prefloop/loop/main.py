@@ -8,10 +8,11 @@ from typing import Any
 
 from prefloop.config.judges import JudgeConfig, LLMConfig, PeopleConfig, with_members
 from prefloop.config.recipe import Recipe
-from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import ConfigError
 from prefloop.judging.open import open_judge
+from prefloop.loop.launch import Launch
 from prefloop.loop.software import set_threads, versions
+from prefloop.loop.tasks import judge_databases, made_from
 from prefloop.maths.statistics import seed_summary
 from prefloop.models.load import base_lineage, is_hub_id
 from prefloop.progress import note
@@ -36,6 +37,7 @@ def run_recipe(
     baselines: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    launch: Launch | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into `out` and return its evaluation.
 
@@ -43,8 +45,10 @@ def run_recipe(
         seeds: how many seeds to run, from ``recipe.seed`` on; the first lives in `out`, the others in
             ``out/seeds/N``. Every seed starts from the same policy and is asked the same test questions.
         baselines: also measure SFT on the chosen answers, best-of-K and majority vote, for every seed.
+        out: a folder, or an address such as ``s3://bucket/runs/a`` (`prefloop.store.remote`).
         resume: go on with what `out` holds; without it a folder that holds a run is refused.
         overwrite: remove an earlier run in `out` first, once the policy is known to exist.
+        launch: processes that train the policy; None: this one. A run may go on with others.
 
     Raises:
         StoreError: the folder belongs to another recipe, is in use, or cannot be written.
@@ -52,26 +56,30 @@ def run_recipe(
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
     out = Path(out)
-    identity = {"recipe": recipe.settings, "seeds": seeds, "baselines": baselines}
+    identity = {**made_from(recipe), "seeds": seeds, "baselines": baselines}
     identity["policy"] = base_lineage(recipe.policy.model).id
-    if baselines and not isinstance(recipe.task, NbaTaskConfig):
+    if baselines and not recipe.task.executed:
         raise ConfigError(f"--baselines are measured by execution, which task.name={recipe.task.name} does not ask for")
     _require_comparer(recipe)
     for judge in (recipe.judge, recipe.evaluation.judge):
         if judge is not None:
-            open_judge(judge)  # what is wrong with it is said before anything is computed
+            open_judge(judge, judge_databases(recipe))  # what is wrong with it is said before anything is computed
             _say_kin(recipe, judge)
     with RunFolder.open(out, identity, resume, overwrite) as folder:
-        found: dict[str, Any] = (
-            folder.document("evaluation.json", dict) if folder.finished else _run(recipe, folder, seeds, baselines)
-        )
-    _publish(recipe, out)
+        root = folder.root
+        found: dict[str, Any]
+        if folder.finished:
+            folder.check()
+            found = folder.document("evaluation.json", dict)
+        else:
+            found = _run(recipe, folder, seeds, baselines, launch)
+    _publish(recipe, root)
     return found
 
 
 def _require_comparer(recipe: Recipe) -> None:
     """People are asked about the training answers of a run; before and after are compared by execution or a judge."""
-    if not isinstance(recipe.task, NbaTaskConfig) and isinstance(recipe.evaluation.judge or recipe.judge, PeopleConfig):
+    if not recipe.task.executed and isinstance(recipe.evaluation.judge or recipe.judge, PeopleConfig):
         raise ConfigError(
             "evaluation.judge: people label the training answers; name the judge that compares before and after, "
             "such as --set evaluation.judge=pairrm"
@@ -89,15 +97,16 @@ def _family(model: str) -> str:
     return re.split(r"[^a-z]", model.rstrip("/").rpartition("/")[2].lower())[0]
 
 
-def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool) -> dict[str, Any]:
+def _run(recipe: Recipe, folder: RunFolder, seeds: int, baselines: bool, launch: Launch | None) -> dict[str, Any]:
     """Every seed, the report and the manifest."""
     out = folder.root
+    folder.log("engine", **recipe.engine.model_dump())
     set_threads(recipe.threads)
     software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(set_threads(0))})
-    evaluation = _seed(recipe, folder, baselines)
+    evaluation = _seed(recipe, folder, baselines, launch)
     found = {recipe.seed: evaluation}
     for seed in range(recipe.seed + 1, recipe.seed + seeds):
-        found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), out / "seeds" / str(seed), baselines)
+        found[seed] = _other_seed(recipe.model_copy(update={"seed": seed}), folder, baselines, launch)
     whole = {**evaluation, **_over_seeds(found)}
     write_json(out / "evaluation.json", whole)
     from prefloop.loop.reporting import report_run
@@ -133,11 +142,11 @@ def _publish(recipe: Recipe, out: Path) -> None:
         note(f"pushed to {push_model(out / 'checkpoint', recipe.hub.model, public=public, base=base).url}")
 
 
-def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
+def _seed(recipe: Recipe, folder: RunFolder, baselines: bool, launch: Launch | None) -> dict[str, Any]:
     from prefloop.loop.baselines import run_baselines  # takes seconds: mistakes are found before
     from prefloop.loop.run import run_seed
 
-    evaluation = run_seed(recipe, folder)
+    evaluation = run_seed(recipe, folder, launch)
     if not baselines:
         return evaluation
     return {
@@ -146,10 +155,11 @@ def _seed(recipe: Recipe, folder: RunFolder, baselines: bool) -> dict[str, Any]:
     }
 
 
-def _other_seed(recipe: Recipe, out: Path, baselines: bool) -> dict[str, Any]:
-    identity = {"recipe": recipe.settings, "baselines": baselines}
-    with RunFolder.open(out, identity, resume=True) as folder:
-        return _seed(recipe, folder, baselines)
+def _other_seed(recipe: Recipe, whole: RunFolder, baselines: bool, launch: Launch | None) -> dict[str, Any]:
+    identity = {**made_from(recipe), "baselines": baselines}
+    place = whole.root / "seeds" / str(recipe.seed)
+    with RunFolder.open(place, identity, resume=True, within=whole) as folder:
+        return _seed(recipe, folder, baselines, launch)
 
 
 def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from random import Random
 
 from prefloop.config.loop import SelfRewardingConfig
 from prefloop.config.sampling import Sampling
-from prefloop.generation.generate import generate_completions
+from prefloop.generation.generate import Writer, generate_completions
 from prefloop.models.load import Policy
 from prefloop.preferences.new_prompts import PromptFilter, asking_for_one, read_new_prompt
 from prefloop.progress import note
@@ -21,7 +21,7 @@ PATIENCE, WORTHWHILE = 3, 0.02
 
 
 def draw_prompts(
-    policy: Policy,
+    policy: Policy | Writer,
     seeds: Sequence[Prompt],
     count: int,
     config: SelfRewardingConfig,
@@ -79,7 +79,7 @@ def _shots(rng: Random, seeds: Sequence[str], generated: Sequence[str], config: 
 
 
 def _written(
-    policy: Policy,
+    policy: Policy | Writer,
     shots: Sequence[tuple[str, ...]],
     config: SelfRewardingConfig,
     seed: int,

@@ -10,16 +10,23 @@ from pathlib import Path
 import torch
 
 from prefloop.config.recipe import Recipe
+from prefloop.generation.generate import Writer
 from prefloop.models.export import export_model
 from prefloop.models.lineage import Lineage
-from prefloop.models.load import NF4, Policy, base_lineage, load_policy, merged
+from prefloop.models.load import NF4, Policy, base_lineage
+from prefloop.models.source import PolicySource
 
 
 class Policies:
     """Loads a policy when it is asked for, and lets go of the one before; loading again gives the same numbers."""
 
-    def __init__(self, loaders: Mapping[str, Callable[[], Policy]]) -> None:
-        self._loaders = loaders
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], Policy]],
+        writers: Mapping[str, Callable[[], Policy | Writer]] | None = None,
+    ) -> None:
+        """`writers` write the answers in a policy's place, where others than this process do."""
+        self._loaders, self._writers = loaders, writers or {}
         self._held: tuple[str, Policy] | None = None
 
     def __getitem__(self, name: str) -> Policy:
@@ -28,6 +35,13 @@ class Policies:
             self.release()
             self._held = name, self._loaders[name]()
         return self._held[1]
+
+    def writer(self, name: str) -> Policy | Writer:
+        """Who writes the policy's answers; where others do, what is held here is let go of: they may share its GPU."""
+        if name not in self._writers:
+            return self[name]
+        self.release()
+        return self._writers[name]()
 
     def release(self) -> None:
         """Free the memory of the policy that is loaded, for a judge or another policy."""
@@ -39,18 +53,52 @@ class Policies:
 
 def run_policies(recipe: Recipe, checkpoint: Path) -> Policies:
     """A run's policies: ``before``, ``tuned`` from its checkpoint, and ``after``, the same with its adapter merged."""
-    return Policies(
+    return policies_of(
+        recipe,
         {
-            "before": partial(initial_policy, recipe),
-            "tuned": partial(load_checkpoint, recipe, checkpoint),
-            "after": lambda: merged(load_checkpoint(recipe, checkpoint)),
-        }
+            "before": partial(initial_source, recipe),
+            "tuned": partial(checkpoint_source, recipe, checkpoint),
+            "after": partial(checkpoint_source, recipe, checkpoint, merge=True),
+        },
     )
+
+
+def policies_of(recipe: Recipe, sources: Mapping[str, Callable[[], PolicySource]]) -> Policies:
+    """Policies by where they are, which is asked when one is wanted; their answers come by the recipe's engine."""
+
+    def load(name: str) -> Policy:
+        return sources[name]().load()
+
+    def spread(name: str) -> Writer:
+        return ray_writer(recipe, sources[name]())
+
+    on_ray = recipe.engine.name == "ray"
+    return Policies(
+        {name: partial(load, name) for name in sources},
+        {name: partial(spread, name) for name in sources if on_ray},
+    )
+
+
+def writer_of(recipe: Recipe, source: PolicySource) -> Policy | Writer:
+    """Who writes a policy's answers: the policy in this process, or Ray's workers where the recipe's engine says so."""
+    return ray_writer(recipe, source) if recipe.engine.name == "ray" else source.load()
+
+
+def ray_writer(recipe: Recipe, source: PolicySource) -> Writer:
+    """The policy in Ray's workers."""
+    from prefloop.generation.ray_policies import RayPolicy
+
+    return RayPolicy(source, recipe.engine, recipe.threads)
+
+
+def initial_source(recipe: Recipe) -> PolicySource:
+    """Where the policy is that a recipe starts from."""
+    return PolicySource(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
 
 
 def initial_policy(recipe: Recipe) -> Policy:
     """The policy that a recipe starts from."""
-    return load_policy(recipe.policy.model, dtype=recipe.policy.dtype, device=recipe.policy.device)
+    return initial_source(recipe).load()
 
 
 def initial_lineage(recipe: Recipe) -> Lineage:
@@ -58,14 +106,19 @@ def initial_lineage(recipe: Recipe) -> Lineage:
     return Lineage(base_lineage(recipe.policy.model).base, four_bit=recipe.policy.dtype == NF4)
 
 
-def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
+def checkpoint_source(recipe: Recipe, out: Path, merge: bool = False) -> PolicySource:
     """The trained policy of a run: base and adapter, or a whole folder; from QLoRA on the weights it learned on."""
     settings = recipe.policy
     if recipe.training.method == "qlora" and settings.dtype != NF4:
         whole = out.with_name(f"{out.name}-merged")
         if not whole.exists():
             export_model(settings.model, out, whole, settings.dtype, device=settings.device)
-        return load_policy(whole, dtype=settings.dtype, device=settings.device)
+        return PolicySource(str(whole), None, settings.dtype, settings.device)
     if recipe.training.method == "full":
-        return load_policy(out, dtype=settings.dtype, device=settings.device)
-    return load_policy(settings.model, adapter=out, dtype=settings.dtype, device=settings.device)
+        return PolicySource(str(out), None, settings.dtype, settings.device)
+    return PolicySource(settings.model, out, settings.dtype, settings.device, merge)
+
+
+def load_checkpoint(recipe: Recipe, out: Path) -> Policy:
+    """The trained policy itself."""
+    return checkpoint_source(recipe, out).load()

@@ -13,12 +13,11 @@ from prefloop.config.loop import IterativeConfig
 from prefloop.config.recipe import Recipe
 from prefloop.evaluation.labels import label_gap
 from prefloop.evaluation.rounds import judge_health
-from prefloop.judging.execution import ExecutionJudge
-from prefloop.judging.groups import require_scored
-from prefloop.judging.open import open_judge
+from prefloop.judging.groups import Judge, require_scored
 from prefloop.loop.answers import sample_candidates
 from prefloop.loop.heads import Head
-from prefloop.loop.policies import Policies
+from prefloop.loop.judged import recipe_judge
+from prefloop.loop.policies import policies_of
 from prefloop.loop.reference_answers import own_against_reference
 from prefloop.models.load import Policy
 from prefloop.preferences.build import PreferenceSet, build_preferences, diagnostics
@@ -74,7 +73,7 @@ def iterative_round(
     start: Head,
     head: Head,
     prompts: list[Prompt],
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
     earlier: RunFolder | None = None,
 ) -> Outcome:
     """A round by the recipe's judge, or with SPIN's pairs of the task's answer against the policy's own."""
@@ -101,7 +100,8 @@ def candidates(recipe: Recipe, folder: RunFolder, number: int, head: Head, promp
         if recipe.generation.engine == "vllm":  # reads whole models
             model = head.whole(folder.path("work/vllm-model"))
             settings = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"model": model})})
-        return sample_candidates(settings, Policies({"before": head.load_merged}), prompts, journal, number)
+        policies = policies_of(recipe, {"before": lambda: head.source})
+        return sample_candidates(settings, policies, prompts, journal, number)
 
     return folder.records("completions.parquet", Completion, compute)
 
@@ -111,7 +111,7 @@ def judged(
     folder: RunFolder,
     prompts: list[Prompt],
     completions: list[Completion],
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
     judging: Judging,
 ) -> tuple[list[Judgement], dict[str, Any]]:
     """Labels of the round's answers, and how healthy they are; where execution can, it says how far they are true."""
@@ -126,7 +126,7 @@ def judged(
 
 
 def truths(
-    folder: RunFolder, prompts: Sequence[Prompt], completions: Sequence[Completion], execution: ExecutionJudge
+    folder: RunFolder, prompts: Sequence[Prompt], completions: Sequence[Completion], execution: Judge
 ) -> list[Judgement]:
     """What execution says of the round's answers: for figures, and for raters that are simulated."""
     return folder.records(
@@ -220,7 +220,7 @@ def _displacement(recipe: Recipe, head: Head, checkpoint: Any, learned: Learned)
 
 def by_recipe(recipe: Recipe, folder: RunFolder) -> Judging:
     def judging(prompts: Sequence[Prompt], completions: Sequence[Completion], journal: Journal) -> list[Judgement]:
-        with open_judge(recipe.judge, run=folder.root) as judge:
+        with recipe_judge(recipe, folder) as judge:
             found = judge.judge(prompts, completions, journal=journal)
         require_scored(found)
         return found

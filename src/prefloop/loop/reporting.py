@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.recipe import as_written
+from prefloop.config.recipe import Recipe, as_written, parse_recipe
+from prefloop.errors import DataError
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, write_report
 from prefloop.evaluation.tables import correct, shown_prompts
 from prefloop.judging.execution import ROWS_KEPT
+from prefloop.loop.tasks import judge_databases, made_from
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import QueryResult, SandboxPool
 from prefloop.store.files import file_hash, read_json
-from prefloop.store.tables import read_records
-from prefloop.tasks.nba.task import judge_databases
+from prefloop.store.tables import find_records, read_batches
 
 FAMILIES = {
     "A": "coverage",
@@ -42,6 +45,10 @@ TRAPS = {
     "P1": "phases mixed",
     "none": "none of the planted",
 }
+SIDES = ("before", "after")
+LISTED, LISTED_CHARACTERS = 500, 300_000
+"""Of the fixed and of the broken questions at most so many are listed, and of their answers, golds and results so much.
+A character of SQL may need 25 of markup: so the page of any test set stays below 20 MB."""
 HASHED = ("prompts.parquet", "completions.parquet", "judgements.parquet", "preferences.parquet")
 
 
@@ -51,20 +58,25 @@ def report_run(root: Path, out: Path) -> Path:
     recipe, evaluation = identity["recipe"], read_json(root / "evaluation.json")
     if evaluation.get("kind") == "judged":
         return _reading_page(root, out, recipe["name"], evaluation)
-    prompts = [p for p in read_records(root / "prompts.parquet", Prompt) if p.split == "test"]
-    sides = {side: _side(root, side) for side in ("before", "after")}
-    golds = _golds(prompts)
-    shown = {prompt.id: _shown(prompt, sides, golds) for prompt in prompts}
+    prompts = [p for batch in read_batches(root / "prompts.parquet", Prompt) for p in batch if p.split == "test"]
+    verdicts = {side: _verdicts(root, side) for side in SIDES}
+    side_by_side = shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])
+    changed = {
+        name: [p for p in prompts if (verdicts["before"][p.id], verdicts["after"][p.id]) == verdict]
+        for name, verdict in (("fixed", (False, True)), ("broken", (True, False)))
+    }
+    listed = {name: _drawn(found, recipe["seed"]) for name, found in changed.items()}
+    needed = {p.id: p for p in (*side_by_side, *listed["fixed"], *listed["broken"])}
+    shown = _shown_questions(root, needed, _unchanged(identity))
     pairs = read_json(root / "stages" / "preferences.json")
     context = ReportContext(
         name=recipe["name"],
-        shown=[shown[p.id] for p in shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])],
-        fixed=_changed(prompts, shown, lambda q: q.after.right is True and q.before.right is False),
-        broken=_changed(prompts, shown, lambda q: q.before.right is True and q.after.right is False),
+        shown=[shown[p.id] for p in side_by_side],
+        fixed=_within([shown[p.id] for p in listed["fixed"]]),
+        broken=_within([shown[p.id] for p in listed["broken"]]),
+        changed={name: len(found) for name, found in changed.items()},
         margins=[row["margin"] for row in read_json(root / "evaluation" / "held-out.json")],
-        lengths={
-            side: [float(len(completions[p.id].token_ids)) for p in prompts] for side, (completions, _) in sides.items()
-        },
+        lengths={side: _lengths(root, side, prompts) for side in SIDES},
         drops=pairs["drops"],
         diagnostics=pairs["diagnostics"],
         history=read_json(root / "checkpoint" / "training.json")["history"],
@@ -101,18 +113,71 @@ def _yaml(recipe: dict[str, Any]) -> str:
     return yaml.safe_dump(recipe, sort_keys=False)
 
 
-def _side(root: Path, side: str) -> tuple[dict[str, Completion], dict[str, Judgement]]:
-    folder = root / "evaluation"
-    completions = read_records(folder / f"{side}-greedy-completions.parquet", Completion)
-    judgements = read_records(folder / f"{side}-greedy-judgements.parquet", Judgement)
-    return {c.prompt_id: c for c in completions}, {j.prompt_id: j for j in judgements}
+def _verdicts(root: Path, side: str) -> dict[str, bool | None]:
+    """Whether each question's greedy answer was right."""
+    return {
+        j.prompt_id: correct(j) for batch in read_batches(_file(root, side, "judgements"), Judgement) for j in batch
+    }
 
 
-def _golds(prompts: list[Prompt]) -> dict[str, QueryResult]:
-    """What each gold query gives on the first league."""
-    queries = sorted({prompt.meta["gold_sql"] for prompt in prompts if prompt.meta["gold_sql"]})
-    with SandboxPool(judge_databases()[:1], 0) as pool:
-        return dict(zip(queries, pool.run([(0, sql) for sql in queries]), strict=True))
+def _lengths(root: Path, side: str, prompts: list[Prompt]) -> list[float]:
+    """Tokens of each question's greedy answer."""
+    batches = read_batches(_file(root, side, "completions"), Completion, without=("logprobs",))
+    tokens = {c.prompt_id: float(len(c.token_ids)) for batch in batches for c in batch}
+    return [tokens[prompt.id] for prompt in prompts]
+
+
+def _file(root: Path, side: str, kind: str) -> Path:
+    return root / "evaluation" / f"{side}-greedy-{kind}.parquet"
+
+
+def _drawn(prompts: list[Prompt], seed: int) -> list[Prompt]:
+    """At most `LISTED` of them, drawn by seed, in their order."""
+    places = sorted(random.Random(seed).sample(range(len(prompts)), min(LISTED, len(prompts))))
+    return [prompts[place] for place in places]
+
+
+def _within(questions: list[ShownQuestion]) -> list[ShownQuestion]:
+    """As many of them as `LISTED_CHARACTERS` allow."""
+    sizes = accumulate(
+        len(q.gold_sql) + sum(len(a.text) + len(str(a.rows)) for a in (q.before, q.after)) + len(str(q.gold_rows))
+        for q in questions
+    )
+    return [question for question, size in zip(questions, sizes, strict=True) if size <= LISTED_CHARACTERS]
+
+
+def _shown_questions(root: Path, prompts: dict[str, Prompt], recipe: Recipe) -> dict[str, ShownQuestion]:
+    """These questions with their golds and both answers; no others are read."""
+    golds = _golds(list(prompts.values()), recipe)
+    sides = {
+        side: (
+            {c.prompt_id: c for c in find_records(_file(root, side, "completions"), Completion, "prompt_id", prompts)},
+            {j.prompt_id: j for j in find_records(_file(root, side, "judgements"), Judgement, "prompt_id", prompts)},
+        )
+        for side in SIDES
+    }
+    return {name: _shown(prompt, sides, golds) for name, prompt in prompts.items()}
+
+
+def _unchanged(identity: dict[str, Any]) -> Recipe:
+    """The run's recipe; a database of one's own has to be as it was."""
+    recipe = parse_recipe(as_written(identity["recipe"]))
+    if any(identity[key] != value for key, value in made_from(recipe).items() if key != "recipe"):
+        task = identity["recipe"]["task"]
+        named = task.get("database") or task["folder"]
+        raise DataError(f"{named} has changed since the run: its report needs what the run was made with")
+    return recipe
+
+
+def _golds(prompts: list[Prompt], recipe: Recipe) -> dict[str, QueryResult]:
+    """What the gold query of each prompt gives on the first of its databases."""
+    databases = judge_databases(recipe)
+    sets = databases if isinstance(databases, Mapping) else {"": databases}
+    names = list(sets)
+    place = {p.id: names.index(p.meta["database"]) if isinstance(databases, Mapping) else 0 for p in prompts}
+    queries = {prompt.id: (place[prompt.id], prompt.meta["gold_sql"]) for prompt in prompts if prompt.meta["gold_sql"]}
+    with SandboxPool([members[0] for members in sets.values()], 0) as pool:
+        return dict(zip(queries, pool.run(list(queries.values())), strict=True))
 
 
 def _shown(
@@ -132,7 +197,7 @@ def _shown(
             judgement.raw["columns"],
         )
     meta = prompt.meta
-    gold = golds.get(meta["gold_sql"], QueryResult("ok"))
+    gold = golds.get(prompt.id, QueryResult("ok"))
     return ShownQuestion(
         meta["question"],
         meta["template"],
@@ -143,9 +208,3 @@ def _shown(
         gold.rows[:ROWS_KEPT],
         gold.columns,
     )
-
-
-def _changed(
-    prompts: list[Prompt], shown: dict[str, ShownQuestion], keep: Callable[[ShownQuestion], bool]
-) -> list[ShownQuestion]:
-    return [shown[prompt.id] for prompt in prompts if keep(shown[prompt.id])]

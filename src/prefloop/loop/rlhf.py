@@ -16,7 +16,7 @@ from prefloop.config.recipe import Recipe
 from prefloop.errors import ConfigError
 from prefloop.evaluation.rounds import judge_health
 from prefloop.generation.generate import generate_completions
-from prefloop.judging.execution import ExecutionJudge
+from prefloop.judging.groups import Judge
 from prefloop.judging.open import open_judge
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.heads import Head
@@ -52,7 +52,7 @@ def rlhf_round(
     head: Head,
     prompts: list[Prompt],
     watched: Sequence[Prompt],
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
     earlier: Sequence[RunFolder],
     collect: Collect | None,
 ) -> Outcome:
@@ -81,7 +81,7 @@ def collected(
     folder: RunFolder,
     prompts: list[Prompt],
     completions: list[Completion],
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
     collect: Collect | None,
 ) -> list[Judgement]:
     """Rankings of the round's answers: simulated now, or people's, for whom the loop waits."""
@@ -90,8 +90,8 @@ def collected(
     if raters.who == "simulated" and not folder.path("judgements.parquet").exists():
         if collect is None or execution is None:
             raise ConfigError(
-                "loop.raters.who=simulated: simulated raters need answers that can be executed (task nba-sql): "
-                "set loop.raters.who=people"
+                "loop.raters.who=simulated: simulated raters need answers that can be executed (tasks nba-sql "
+                "and database): set loop.raters.who=people"
             )
         quality = strengths(truths(folder, prompts, completions, execution))
         if not (folder.root / "people" / "judgements.parquet").exists():
@@ -99,7 +99,7 @@ def collected(
             folder.document("stages/raters.json", lambda: summary)
 
     if raters.who == "people":
-        folder.document(ASKED, lambda: _asked(raters))
+        folder.document(ASKED, lambda: _asked(raters, getattr(recipe.task, "database", None)))
 
     def compute(_: object) -> list[Judgement]:
         with open_judge(PeopleConfig(), run=folder.root) as people:
@@ -108,11 +108,12 @@ def collected(
     return folder.records("judgements.parquet", Judgement, compute)
 
 
-def _asked(raters: RatersConfig) -> dict[str, Any]:
-    """Settings of the queue, for `prefloop annotate`: rankings of so many answers by so many people."""
+def _asked(raters: RatersConfig, database: str | None) -> dict[str, Any]:
+    """Settings of the queue, for `prefloop annotate`: rankings of so many answers by so many people, run on that."""
+    found = {"overlap": raters.overlap, **({"sql": database} if database else {})}
     if raters.ranked == 2:
-        return {"kind": "pairwise", "overlap": raters.overlap}
-    return {"kind": "ranking", "overlap": raters.overlap, "selection.ranked": raters.ranked}
+        return {"kind": "pairwise", **found}
+    return {"kind": "ranking", **found, "selection.ranked": raters.ranked}
 
 
 def strengths(scores: Sequence[Judgement]) -> dict[str, float]:
@@ -126,7 +127,7 @@ def learned_reward(
     number: int,
     start: Head,
     earlier: Sequence[RunFolder],
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
 ) -> tuple[Path, dict[str, Any]]:
     """The reward model of a round, learned from the rankings of this and all earlier rounds."""
     prompts: list[Prompt] = []
@@ -152,7 +153,7 @@ def _reinforced(
     prompts: list[Prompt],
     watched: Sequence[Prompt],
     reward_model: Path,
-    execution: ExecutionJudge | None,
+    execution: Judge | None,
 ) -> list[dict[str, Any]]:
     """Tune against the reward model; returns proxy reward and true accuracy along the way."""
     assert isinstance(recipe.loop, RlhfConfig)
@@ -203,7 +204,7 @@ def sampler_of(recipe: Recipe, head: Head, number: int, work: Path) -> Sampler |
 
 
 def _look(
-    recipe: Recipe, number: int, watched: Sequence[Prompt], execution: ExecutionJudge | None
+    recipe: Recipe, number: int, watched: Sequence[Prompt], execution: Judge | None
 ) -> Callable[[Policy, int], dict[str, float]] | None:
     """Execution accuracy on the watched questions while the policy learns: for the plot, nothing is decided by it."""
     if execution is None:

@@ -14,9 +14,9 @@ from typing import Any
 
 from prefloop.config.loop import IterativeConfig, SelfRewardingConfig
 from prefloop.config.recipe import Recipe
-from prefloop.config.tasks import CustomTaskConfig, InstructionsConfig, NbaTaskConfig
+from prefloop.config.tasks import CustomTaskConfig, DatabaseTaskConfig, InstructionsConfig, NbaTaskConfig
 from prefloop.errors import ConfigError, DataError
-from prefloop.judging.execution import ExecutionJudge
+from prefloop.judging.groups import Judge
 from prefloop.loop.examined import Examined, examine
 from prefloop.loop.guard_rules import Finding
 from prefloop.loop.guards import best, ends, judge_round, promoted
@@ -29,7 +29,7 @@ from prefloop.loop.round_figures import round_figures, start_figures
 from prefloop.loop.run import execution_judge, sampled_subset
 from prefloop.loop.software import set_threads, versions
 from prefloop.loop.standing import Loop, Standing
-from prefloop.loop.tasks import ask
+from prefloop.loop.tasks import ask, made_from
 from prefloop.models.load import base_lineage
 from prefloop.progress import note
 from prefloop.records import Prompt, content_id
@@ -68,21 +68,24 @@ def run_loop(
         raise ConfigError(f"recipe {recipe.name} has no loop section: it is run by 'prefloop run'")
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite removes it: choose one")
-    identity = {"recipe": recipe.settings, "policy": base_lineage(recipe.policy.model).id}
+    policy = {"policy": base_lineage(recipe.policy.model).id}
+    identity = {**made_from(recipe), **policy}
     with RunFolder.open(Path(out), identity, resume, overwrite) as folder:
         if folder.finished:
+            folder.check()
             known = read_manifest(folder.root)
             if seeds <= len(known["seeds"]) and (known["baselines"] or not baselines):
                 return dict(folder.document("rounds.json", dict))
             seeds, baselines = max(seeds, len(known["seeds"])), baselines or known["baselines"]
             folder.path(MANIFEST).unlink()
+        folder.log("engine", **recipe.engine.model_dump())
         set_threads(recipe.threads)
         software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(set_threads(0))})
         found = {recipe.seed: _seed(recipe, folder, collect, baselines)}
         for seed in range(recipe.seed + 1, recipe.seed + seeds):
             other = recipe.model_copy(update={"seed": seed})
             place = folder.root / "seeds" / str(seed)
-            with RunFolder.open(place, {"recipe": other.settings, "policy": identity["policy"]}, resume=True) as inner:
+            with RunFolder.open(place, {**made_from(other), **policy}, resume=True, within=folder) as inner:
                 found[seed] = _seed(other, inner, collect, baselines=False)
         whole = {**found[recipe.seed], "seeds": [_headline(result) for result in found.values()] if seeds > 1 else []}
         write_json(folder.path("rounds.json"), whole)
@@ -104,7 +107,7 @@ def run_loop(
 
 def _seed(recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines: bool) -> dict[str, Any]:
     """All rounds of one seed."""
-    execution = execution_judge(recipe) if isinstance(recipe.task, NbaTaskConfig) else None
+    execution = execution_judge(recipe) if recipe.task.executed else None
     with execution or nullcontext():
         start = _start(recipe, folder)
         loop = _loop(recipe, folder, execution, collect)
@@ -166,7 +169,7 @@ def _rounds(recipe: Recipe) -> int:
     return recipe.loop.rounds
 
 
-def _loop(recipe: Recipe, folder: RunFolder, execution: ExecutionJudge | None, collect: Collect | None) -> Loop:
+def _loop(recipe: Recipe, folder: RunFolder, execution: Judge | None, collect: Collect | None) -> Loop:
     """Draw the prompts of all rounds at once, so that none is asked twice, and share them out."""
     rounds = _rounds(recipe)
 
@@ -198,6 +201,9 @@ def _of_all_rounds(recipe: Recipe, rounds: int) -> Recipe:
     match recipe.task:
         case NbaTaskConfig() as task:
             changed: Any = task.model_copy(update={"train_questions": task.train_questions * rounds})
+        case DatabaseTaskConfig() as task:
+            count = task.train_questions
+            changed = task.model_copy(update={"train_questions": count and count * rounds})
         case InstructionsConfig() as task:
             changed = task.model_copy(update={"train_prompts": task.train_prompts * rounds})
         case CustomTaskConfig() as task:

@@ -15,16 +15,17 @@ from typing import Any
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.config.tasks import NbaTaskConfig
 from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
 from prefloop.evaluation.labels import label_gap
-from prefloop.judging.execution import ExecutionJudge
-from prefloop.judging.groups import require_scored
+from prefloop.generation.generate import Writer
+from prefloop.judging.groups import Judge, require_scored
 from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated, sample_candidates, stage_label
-from prefloop.loop.judged import judged_evaluation
+from prefloop.loop.judged import judged_evaluation, recipe_judge
+from prefloop.loop.launch import Launch
 from prefloop.loop.policies import Policies, initial_lineage, run_policies
-from prefloop.loop.tasks import ask, origin
+from prefloop.loop.run_training import train_here, train_in_processes
+from prefloop.loop.tasks import ask, judge_databases, origin
 from prefloop.models.load import Policy
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import export_trl, trl_rows
@@ -32,8 +33,7 @@ from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
-from prefloop.tasks.nba.task import judge_databases
-from prefloop.training.preference import pair_logps, train_preferences
+from prefloop.training.preference import pair_logps
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Stages:
     recipe: Recipe
     folder: RunFolder
     policies: Policies
+    launch: Launch | None = None
+    """Processes that train; None: this one."""
 
     @property
     def checkpoint(self) -> Path:
@@ -50,20 +52,20 @@ class Stages:
         return self.folder.root / "checkpoint"
 
 
-def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+def run_seed(recipe: Recipe, folder: RunFolder, launch: Launch | None = None) -> dict[str, Any]:
     """Run (or take up) every stage for the recipe's seed; returns the evaluation.
+
+    Training is done by the processes of `launch`, if given; everything else here.
 
     The order is fixed and each stage reads its inputs from the folder, so a run killed anywhere goes on with
     the first file that is missing and ends with the same bytes.
     """
     if not isinstance(recipe.judge, ExecutionConfig) and not folder.path("judgements.parquet").exists():
-        with open_judge(
-            recipe.judge, run=folder.root
-        ):  # a judge that cannot be opened is found before answers are written for it
+        with recipe_judge(recipe, folder):  # one that cannot be opened is found before answers are written for it
             pass
     policies = run_policies(recipe, folder.root / "checkpoint")
-    stages = Stages(recipe, folder, policies)
-    with execution_judge(recipe) if isinstance(recipe.task, NbaTaskConfig) else nullcontext() as execution:
+    stages = Stages(recipe, folder, policies, launch)
+    with execution_judge(recipe) if recipe.task.executed else nullcontext() as execution:
         prompts = _prompts(stages)
         train = [prompt for prompt in prompts if prompt.split == "train"]
         test = [prompt for prompt in prompts if prompt.split == "test"]
@@ -78,14 +80,14 @@ def run_seed(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
         return _evaluation(stages, execution, test)
 
 
-def execution_judge(recipe: Recipe) -> ExecutionJudge:
+def execution_judge(recipe: Recipe) -> Judge:
     """The judge that compares before and after where SQL is asked for, whoever labels the pairs."""
     config = recipe.judge if isinstance(recipe.judge, ExecutionConfig) else ExecutionConfig()
-    return ExecutionJudge(judge_databases(), config)
+    return open_judge(config, judge_databases(recipe), engine=recipe.engine, threads=recipe.threads)
 
 
 def _labels(
-    stages: Stages, execution: ExecutionJudge | None, prompts: list[Prompt], completions: list[Completion]
+    stages: Stages, execution: Judge | None, prompts: list[Prompt], completions: list[Completion]
 ) -> list[Judgement]:
     """What the recipe's judge says of the training answers; beside it, how far execution agrees."""
     recipe, folder = stages.recipe, stages.folder
@@ -94,7 +96,7 @@ def _labels(
         if execution and isinstance(recipe.judge, ExecutionConfig):
             return execution.judge(prompts, completions, journal=journal)
         stages.policies.release()
-        with open_judge(recipe.judge, run=folder.root) as judge:
+        with recipe_judge(recipe, folder) as judge:
             found = judge.judge(prompts, completions, journal=journal)
         require_scored(found)
         return found
@@ -124,8 +126,8 @@ def _prompts(stages: Stages) -> list[Prompt]:
 def answered(
     recipe: Recipe,
     folder: RunFolder,
-    judge: ExecutionJudge,
-    policy: Callable[[], Policy],
+    judge: Judge,
+    policy: Callable[[], Policy | Writer],
     prompts: Sequence[Prompt],
     sampling: Sampling,
     prefix: str,
@@ -175,18 +177,13 @@ def _train(stages: Stages, preferences: list[Preference], completions: list[Comp
     recipe = stages.recipe
     if not (stages.checkpoint / "training.json").exists():
         with stages.folder.timed("train"):
-            train_preferences(
-                stages.policies["before"],
-                preferences,
-                {completion.id: completion for completion in completions},
-                {prompt.id: prompt for prompt in prompts},
-                recipe.training,
-                stages.checkpoint,
-                work=stages.folder.root / "work" / "training",
-                seed=recipe.seed,
-                log=lambda row: stages.folder.log("step", **row),
-                show=note,
-            )
+            if stages.launch is None:
+                by_id = {completion.id: completion for completion in completions}
+                asked = {prompt.id: prompt for prompt in prompts}
+                train_here(recipe, stages.folder, stages.policies["before"], preferences, by_id, asked)
+            else:
+                stages.policies.release()
+                train_in_processes(stages.launch, stages.folder.root)
     initial = initial_lineage(recipe).id
     stages.folder.document(
         "stages/lineage.json",
@@ -194,7 +191,7 @@ def _train(stages: Stages, preferences: list[Preference], completions: list[Comp
     )
 
 
-def _evaluation(stages: Stages, judge: ExecutionJudge, test: list[Prompt]) -> dict[str, Any]:
+def _evaluation(stages: Stages, judge: Judge, test: list[Prompt]) -> dict[str, Any]:
     recipe = stages.recipe
     answers = compared_answers(recipe, stages.folder, judge, stages.policies, test)
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
@@ -214,7 +211,7 @@ def _evaluation(stages: Stages, judge: ExecutionJudge, test: list[Prompt]) -> di
 
 
 def compared_answers(
-    recipe: Recipe, folder: RunFolder, judge: ExecutionJudge, policies: Policies, test: list[Prompt]
+    recipe: Recipe, folder: RunFolder, judge: Judge, policies: Policies, test: list[Prompt]
 ) -> dict[str, Answers]:
     """Greedy answers before and after to every test question, and samples at T=1 for the subset, all judged."""
     greedy = recipe.generation.greedy
@@ -222,7 +219,7 @@ def compared_answers(
     subset = sampled_subset(test, recipe.evaluation.sampled_questions)
     found = {}
     for side in ("after", "before"):  # as they are in memory after training
-        policy = partial(policies.__getitem__, side)
+        policy = partial(policies.writer, side)
         best = answered(recipe, folder, judge, policy, test, greedy, f"evaluation/{side}-greedy-")
         drawn = answered(recipe, folder, judge, policy, subset, sampled, f"evaluation/{side}-sampled-")
         found[side] = Answers(*best, *drawn)

@@ -20,7 +20,7 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.prompts import JudgePrompt, conversation
 from prefloop.judging.verdicts import read_score
-from prefloop.loop.policies import initial_policy
+from prefloop.loop.policies import initial_source, writer_of
 from prefloop.loop.run import execution_judge
 from prefloop.preferences.instructions import Example, read_instructions
 from prefloop.preferences.new_prompts import asking_for_one
@@ -219,14 +219,19 @@ def _answered(
     prompts = folder.records(
         "seed/prompts.parquet",
         Prompt,
-        lambda _: list(train_prompts(task, judge_databases(), 0, int(draw, 16), taken).prompts),
+        lambda _: list(train_prompts(task, judge_databases(task.database), 0, int(draw, 16), taken).prompts),
     )
     sampling = Sampling(config.seed_samples, config.seed_temperature, max_new_tokens=recipe.generation.max_new_tokens)
     answers = folder.records(
         "seed/completions.parquet",
         Completion,
         lambda journal: generate_completions(
-            initial_policy(recipe), prompts, sampling, seed=recipe.seed, journal=journal, label="seed answers"
+            writer_of(recipe, initial_source(recipe)),
+            prompts,
+            sampling,
+            seed=recipe.seed,
+            journal=journal,
+            label="seed answers",
         ),
     )
 
@@ -280,5 +285,5 @@ def evaluation_texts(recipe: Recipe, folder: RunFolder) -> list[str]:
     if path.exists():
         prompts = [prompt for prompt in folder.records(path.name, Prompt, lambda _: []) if prompt.split == "test"]
     else:
-        prompts = list(test_prompts(recipe.task, judge_databases(), 0).prompts)
+        prompts = list(test_prompts(recipe.task, judge_databases(recipe.task.database), 0).prompts)
     return [prompt.meta["question"] for prompt in prompts]

@@ -19,12 +19,13 @@ from prefloop.config.sampling import Sampling
 from prefloop.errors import DataError
 from prefloop.evaluation.judge_quality import HIGHEST, judge_quality
 from prefloop.evaluation.rounds import judge_health
-from prefloop.generation.generate import generate_completions
+from prefloop.generation.generate import Writer, generate_completions
 from prefloop.judging.groups import require_scored
 from prefloop.judging.llm import LLMJudge
 from prefloop.judging.verdicts import read_score
 from prefloop.loop.heads import Head
 from prefloop.loop.own_prompts import draw_prompts
+from prefloop.loop.policies import writer_of
 from prefloop.loop.preference_round import Outcome, candidates, paired, tuned
 from prefloop.loop.seed_data import JudgingExample, read_judging, rubric
 from prefloop.loop.seed_model import SEED, seed_model, seed_prompts, settings
@@ -42,7 +43,7 @@ ITSELF = "itself"
 """What verdicts are signed with in place of a model's name: a path would differ from run to run."""
 
 
-def own_judge(policy: Policy, config: SelfRewardingConfig, seed: int) -> LLMJudge:
+def own_judge(policy: Policy | Writer, config: SelfRewardingConfig, seed: int) -> LLMJudge:
     """The policy as the judge of its own answers; use it in a with block."""
     asked = LLMConfig(
         mode="rubric",
@@ -56,19 +57,19 @@ def own_judge(policy: Policy, config: SelfRewardingConfig, seed: int) -> LLMJudg
 
 
 def examined_verdicts(
-    policy: Policy,
+    policy: Policy | Writer,
     examples: Sequence[JudgingExample],
     config: SelfRewardingConfig,
     seed: int,
     journal: Journal | None = None,
 ) -> list[Judgement]:
     """The policy's scores in the examples' place, the mean of its readable verdicts; without one, unscored."""
-    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     asked = {example.id: Prompt.create(example.messages, "judge", "train") for example in examples}
     fitting = {
         prompt.id: prompt
         for prompt in asked.values()
-        if not context or len(encode_prompt(policy.tokenizer, prompt.messages)) + config.judge_tokens <= context
+        if not policy.context
+        or len(encode_prompt(policy.tokenizer, prompt.messages)) + config.judge_tokens <= policy.context
     }
     sampling = Sampling(config.judge_samples, config.judge_temperature, max_new_tokens=config.judge_tokens)
     scores: dict[str, list[int]] = {}
@@ -89,7 +90,7 @@ def examined_verdicts(
     return found
 
 
-def examined_quality(recipe: Recipe, whole: RunFolder, place: RunFolder, policy: Policy) -> dict[str, Any]:
+def examined_quality(recipe: Recipe, whole: RunFolder, place: RunFolder, policy: Policy | Writer) -> dict[str, Any]:
     """What a policy is worth as a judge on the examples kept from the seed model; its verdicts are kept in `place`."""
     config = settings(recipe)
     examples = read_judging(whole.root / SEED / "examined.jsonl")
@@ -122,7 +123,7 @@ def self_rewarding_round(
         earlier: the folders of the rounds before.
         test: the evaluation's prompts, which are not asked.
     """
-    policy = head.load_merged()
+    policy = writer_of(recipe, head.source)
     count = settings(recipe).prompts
     prompts, completions, judgements, drawn = own_labels(
         recipe, whole, folder, number, head, policy, count, earlier, test
@@ -143,7 +144,7 @@ def own_labels(
     folder: RunFolder,
     number: int,
     head: Head,
-    policy: Policy,
+    policy: Policy | Writer,
     count: int,
     earlier: Sequence[RunFolder],
     test: Sequence[Prompt],
@@ -170,7 +171,7 @@ def _new_prompts(
     whole: RunFolder,
     folder: RunFolder,
     number: int,
-    policy: Policy,
+    policy: Policy | Writer,
     count: int,
     earlier: Sequence[RunFolder],
     test: Sequence[Prompt],

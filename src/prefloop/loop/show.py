@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop.evaluation.compare import Answers
-from prefloop.evaluation.tables import methods_table, side_by_side, summary_table
+from prefloop.evaluation.tables import methods_table, shown_prompts, side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.files import read_json
 from prefloop.store.run_folder import read_manifest
-from prefloop.store.tables import read_records
+from prefloop.store.tables import find_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def _judged_frame(root: Path, count: int) -> pd.DataFrame:
             "tuned completion": verdict.b.text,
             "better": better[verdict.winner],
         }
-        for verdict in judged_run(root)[:count]
+        for verdict in judged_run(root, count)
     ]
     return pd.DataFrame(rows, dtype=object)
 
@@ -100,8 +100,9 @@ def answers_frame(root: Path, count: int | None = None, seed: int | None = None)
     count, seed = count or recipe["evaluation"]["shown"], recipe["seed"] if seed is None else seed
     if read_json(root / "evaluation.json").get("kind") == "judged":
         return _judged_frame(root, count)
-    prompts = read_records(root / "prompts.parquet", Prompt)
-    before, after = (_greedy(root, side) for side in ("before", "after"))
+    prompts = find_records(root / "prompts.parquet", Prompt, "split", ["test"])
+    shown = [prompt.id for prompt in shown_prompts(prompts, count, seed)]
+    before, after = (_greedy(root, side, shown) for side in ("before", "after"))
     return side_by_side(prompts, before, after, count, seed)
 
 
@@ -125,11 +126,12 @@ def _cell(value: Any) -> str:
     return {True: "right", False: "wrong", None: "unscored"}[value] if not isinstance(value, str) else value
 
 
-def _greedy(root: Path, side: str) -> Answers:
+def _greedy(root: Path, side: str, prompts: Collection[str]) -> Answers:
+    """One policy's greedy answers to these prompts; no others are read."""
     folder = root / "evaluation"
     return Answers(
-        read_records(folder / f"{side}-greedy-completions.parquet", Completion),
-        read_records(folder / f"{side}-greedy-judgements.parquet", Judgement),
+        find_records(folder / f"{side}-greedy-completions.parquet", Completion, "prompt_id", prompts),
+        find_records(folder / f"{side}-greedy-judgements.parquet", Judgement, "prompt_id", prompts),
         [],
         [],
     )

@@ -6,34 +6,52 @@ What computes is imported inside the functions, once their inputs are read: it t
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from glob import escape
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from prefloop.config.judges import ExecutionConfig, JudgeConfig
+import pyarrow as pa
+
+from prefloop.config.judges import ExecutionConfig, JudgeConfig, PeopleConfig, with_members
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.config.tasks import NbaTaskConfig
-from prefloop.errors import ConfigError, DataError, StoreError
-from prefloop.judging.groups import altered, require_scored
+from prefloop.config.tasks import DatabaseTaskConfig, NbaTaskConfig
+from prefloop.errors import ConfigError, DataError, JudgeError, StoreError
 from prefloop.judging.open import open_judge
+from prefloop.loop.judge_stage import ANSWERS, JudgementTally, judged_slices
+from prefloop.loop.prefer_stage import paired_files
 from prefloop.loop.software import versions
-from prefloop.loop.tasks import with_system
-from prefloop.preferences.build import build_preferences, diagnostics
+from prefloop.loop.tasks import ask, made_from, with_system
 from prefloop.preferences.export import write_preference_set as _write_set
 from prefloop.preferences.importers import import_preferences
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
-from prefloop.sql.snapshot import snapshot
-from prefloop.store.files import cache_folder, file_hash, unused
+from prefloop.sql.databases import frozen
+from prefloop.sql.databases import identity as identity_of
+from prefloop.sql.postgres import is_postgres
+from prefloop.store.files import cache_folder, file_hash, held, unused
+from prefloop.store.grouped import Grouping, Table
 from prefloop.store.journal import FileJournal
+from prefloop.store.objects import fetched
 from prefloop.store.run_folder import RunFolder
-from prefloop.store.tables import read_records, write_records
-from prefloop.tasks.nba.task import NAME, ORIGIN, judge_databases, test_prompts
+from prefloop.store.tables import read_batches, read_column, records_file, write_records
+from prefloop.tasks.database.task import NAME as DATABASE
+from prefloop.tasks.nba.task import judge_databases, test_prompts
 
-META = {"gold_sql": str, "compare_sql": str, "comparison": dict, "gold_length": int}
+META = {
+    "gold_sql": str,
+    "compare_sql": str,
+    "comparison": dict,
+    "gold_length": int,
+    "alternatives": list,
+    "tables": list,
+    "dialect": str,
+}
 """What the execution judge reads of a prompt's meta, and its types."""
 
 
@@ -76,29 +94,30 @@ def generate_file(
         from prefloop.generation.remote import generate_from_endpoint
 
         client = EndpointClient(Endpoint(endpoint, model, key_variable=key_variable))
-        journal = _stage_journal(out, resume, [*decides, endpoint, model])
-        completions = generate_from_endpoint(client, asked, sampling, seed=seed, journal=journal)
+        identity = [*decides, endpoint, model]
+        write = partial(generate_from_endpoint, client, asked, sampling, seed=seed)
     else:
         from prefloop.generation.generate import generate_completions
         from prefloop.models.load import load_policy
 
         policy = load_policy(model, adapter, dtype, device)
-        journal = _stage_journal(out, resume, [*decides, policy.lineage.id, dtype])
-        completions = generate_completions(policy, asked, sampling, seed=seed, journal=journal)
-    if not completions:
-        raise DataError(f"{endpoint} gave no answer that could be used: see the reasons above")
-    write_records(out, completions, Completion)
-    if system:
-        write_records(out.with_name(f"{out.stem}-prompts.parquet"), asked, Prompt)
-        note(f"the prompts with their system message are in {out.stem}-prompts.parquet")
-    journal.remove()
+        identity = [*decides, policy.lineage.id, dtype]
+        write = partial(generate_completions, policy, asked, sampling, seed=seed)
+    with _stage(out, resume, identity) as journal:
+        completions = write(journal=journal)
+        if not completions:
+            raise DataError(f"{endpoint} gave no answer that could be used: see the reasons above")
+        write_records(out, completions, Completion)
+        if system:
+            write_records(out.with_name(f"{out.stem}-prompts.parquet"), asked, Prompt)
+            note(f"the prompts with their system message are in {out.stem}-prompts.parquet")
     known = all(completion.token_ids for completion in completions)
     return {
         "prompts": len(asked),
         "completions": len(completions),
         "distinct": len({(c.prompt_id, c.text.strip()) for c in completions}) / len(completions),
         "finished": sum(c.finish_reason == "stop" for c in completions) / len(completions),
-        "mean_length": _mean([len(c.token_ids) if known else len(c.text.split()) for c in completions]),
+        "mean_length": fmean(len(c.token_ids) if known else len(c.text.split()) for c in completions),
         "unit": "tokens" if known else "words",
     }
 
@@ -109,78 +128,66 @@ def judge_file(
     out: Path,
     config: JudgeConfig,
     *,
-    databases: Sequence[Path] = (),
+    databases: Sequence[Path | str] = (),
     resume: bool = False,
 ) -> dict[str, Any]:
     """Judgements of the completions of a file, written to `out`; returns counts and mean objectives.
 
     Args:
-        databases: SQLite files on which gold and answer must agree, copied first; default the task's two leagues.
-            For the execution judge alone.
+        databases: SQLite files on which gold and answer must agree, copied first, or PostgreSQL URLs, which stay as
+            they are; default the task's two leagues. For the execution judge alone.
+
+    Raises:
+        JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
     """
-    prompts, completions, out = map(Path, (prompts, completions, out))
-    asked = read_prompts(prompts)
-    answers = read_records(completions, Completion)
-    unknown = sorted({c.prompt_id for c in answers} - {p.id for p in asked})
-    if unknown:
-        raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
+    prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
     if databases and not isinstance(config, ExecutionConfig):
         raise ConfigError(f"--database has no effect with judge.name={config.name}: only execution runs SQL")
+    if databases and all(map(is_postgres, databases)) and "opcodes" in config.model_fields_set:
+        raise ConfigError(
+            "judge.opcodes has no effect on PostgreSQL: the role's statement_timeout limits a query there"
+        )
+    if isinstance(config, ExecutionConfig):
+        _require_league(each_prompt(prompts), databases, "--database")
+    members = with_members(config)
+    whole = any(isinstance(member, PeopleConfig) for member in members)  # who say of all prompts whether they are done
+    answers = Table(completions, Completion, without=("token_ids", "logprobs"))  # judges read text
+    groups = Grouping(prompt_ids(prompts), [answers], None if whole else ANSWERS)
+    if unknown := groups.unknown[0]:
+        raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
     unused(out)
-    copies = [snapshot(database, cache_folder() / "databases") for database in databases]
-    inputs = [[asdict(prompt) for prompt in asked], [[answer.id, answer.text] for answer in answers]]
-    journal = _stage_journal(out, resume, [inputs, [copy.stem for copy in copies], config.model_dump(mode="json")])
-    with open_judge(config, copies) as judge:
-        judgements = judge.judge(asked, answers, journal=journal)
+    opened = frozen(databases, cache_folder() / "databases")
+    names = [identity_of(database) for database in opened]
+    inputs = [file_hash(prompts), file_hash(completions), names]
+    tally, work = JudgementTally(), out.with_name(f".{out.name}.parts")
+    with (
+        _stage(out, resume, [inputs, config.model_dump(mode="json")]) as journal,
+        open_judge(config, opened) as judge,
+        records_file(out, Judgement) as write,
+    ):
+        for some in judged_slices(judge, members, groups, each_prompt(prompts), journal, work):
+            tally.add(some)
+            write(some)
         name = judge.name
-    require_scored(judgements)
-    write_records(out, judgements, Judgement)
-    journal.remove()
-    scored = [j for j in judgements if j.value is not None and j.kind == "score"]
-    names = sorted({name for j in scored for name in j.objectives})
-    return {
-        "judge": name,
-        "judgements": len(judgements),
-        "unscored": sum(j.value is None for j in judgements),
-        "altered": altered(judgements),
-        "why": dict(Counter(_why(j) for j in judgements if j.value is None).most_common()),
-        "mean_score": sum(j.value or 0.0 for j in scored) / len(scored) if scored else None,
-        "objectives": {name: _mean([j.objectives[name] for j in scored if name in j.objectives]) for name in names},
-        "statuses": dict(Counter(j.raw["status"] for j in judgements if "status" in j.raw).most_common()),
-    }
-
-
-def _why(judgement: Judgement) -> str:
-    return str(judgement.raw.get("error") or judgement.raw.get("status") or "no score")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+        tally.require_scored(name)
+        if names != [identity_of(database) for database in opened]:
+            journal.remove()
+            raise JudgeError(
+                "a database changed while it was judged: judge again when nobody writes to it, or a copy of it"
+            )
+    return {"judge": name, **tally.summary()}
 
 
 def prefer_files(
     prompts: Path, completions: Path, judgements: Path, out: Path, config: PreferenceConfig, seed: int = 1
 ) -> dict[str, Any]:
     """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts."""
-    prompts, completions, judgements, out = map(Path, (prompts, completions, judgements, out))
-    unused(out)
-    asked = read_prompts(prompts)
-    answers = read_records(completions, Completion)
-    judged = read_records(judgements, Judgement)
-    built = build_preferences(asked, answers, judged, config, seed)
-    figures = diagnostics(built.preferences, answers, judged)
-    card = {
-        "name": out.name,
-        "policy": ", ".join(sorted({c.policy for c in answers})),
-        "judge": ", ".join(sorted({j.judge for j in judged})),
-        "strategy": built.strategy,
-        "recipe": "none",
-        "origin": ORIGIN if {p.task for p in asked} == {NAME} else "The prompts are the user's own.",
-        "diagnostics": figures,
-        "drops": built.drops,
-    }
-    _write_set(out, asked, answers, list(built.preferences), card)
-    return {"pairs": len(built.preferences), "drops": built.drops, "diagnostics": figures}
+    prompts, completions, judgements = (fetched(Path(path)) for path in (prompts, completions, judgements))
+    out = Path(out)
+    with held(out.with_name(f".{out.name}.lock"), out):
+        unused(out)
+        asked = partial(each_prompt, prompts)
+        return paired_files(prompt_ids(prompts), asked, completions, judgements, out, config, seed)
 
 
 def import_file(path: Path, out: Path) -> dict[str, Any]:
@@ -218,27 +225,33 @@ def evaluate_models(
     if prompts:
         test = [prompt for prompt in read_prompts(prompts) if prompt.split == "test"]
         lacking = {"gold_sql", "template", "seen"} - set.intersection(*(set(p.meta) for p in test)) if test else set()
+        if any(p.task == DATABASE for p in test) and not isinstance(recipe.task, DatabaseTaskConfig):
+            raise ConfigError(
+                f"{prompts} asks a database of its own: --set task.name=database --set task.folder=FOLDER, its task"
+            )
         if not test or lacking:
             reason = f"lacks meta.{sorted(lacking)[0]} in some" if lacking else "has no prompt of split 'test'"
             raise DataError(f"{prompts} {reason}: give prompts.parquet of a run")
+        _require_league(test, getattr(recipe.task, "database", None), "--database")
     else:
-        if not isinstance(recipe.task, NbaTaskConfig):
-            raise ConfigError("evaluation by execution asks nba-sql questions: for other tasks use 'prefloop compare'")
-        test = list(test_prompts(recipe.task, judge_databases(), 0).prompts)
+        if not recipe.task.executed:
+            raise ConfigError(f"evaluation by execution: task {recipe.task.name} asks for no SQL; use prefloop compare")
+        test = _test_prompts(recipe)
     from prefloop.evaluation.compare import evaluate
-    from prefloop.loop.policies import Policies
+    from prefloop.loop.policies import policies_of
     from prefloop.loop.run import compared_answers, execution_judge
-    from prefloop.models.load import load_policy
+    from prefloop.models.source import PolicySource
 
     settings = recipe.policy
-    policies = Policies(
+    policies = policies_of(
+        recipe,
         {
-            "before": lambda: load_policy(before, dtype=settings.dtype, device=settings.device),
-            "after": lambda: load_policy(after, adapter, settings.dtype, settings.device),
-        }
+            "before": lambda: PolicySource(before, None, settings.dtype, settings.device),
+            "after": lambda: PolicySource(after, adapter, settings.dtype, settings.device),
+        },
     )
     identity = {  # both are loaded once: what is wrong with one is said before anything is computed
-        "recipe": recipe.settings,
+        **made_from(recipe),
         "after": policies["after"].lineage.id,
         "before": policies["before"].lineage.id,
         "prompts": content_id([asdict(prompt) for prompt in test]),
@@ -264,27 +277,55 @@ def evaluate_models(
         return found
 
 
+def _require_league(prompts: Iterable[Prompt], given: object, option: str) -> None:
+    """Refuse to put questions about a real league to the simulated ones, on which they run and mean nothing."""
+    named = next((prompt.meta["league"] for prompt in prompts if "league" in prompt.meta), None)
+    if named and not given:
+        raise ConfigError(f"the questions are about {named}, not about the simulated leagues: give it by {option}")
+
+
+def _test_prompts(recipe: Recipe) -> list[Prompt]:
+    if isinstance(recipe.task, NbaTaskConfig):  # without the training questions, which take their time
+        return list(test_prompts(recipe.task, judge_databases(recipe.task.database), 0).prompts)
+    return [prompt for prompt in ask(recipe).prompts if prompt.split == "test"]
+
+
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a records file, or of JSON lines with ``prompt`` (text or messages) in each.
+    """All prompts of a file; see `each_prompt`."""
+    return list(each_prompt(path))
+
+
+def each_prompt(path: Path) -> Iterator[Prompt]:
+    """Prompts of a records file, or of JSON lines with ``prompt`` (text or messages) in each, one at a time.
 
     Raises:
         DataError: the file is missing or empty, or a line is malformed; names the line.
     """
+    path = fetched(path)
     if path.suffix == ".parquet":
-        return read_records(path, Prompt)
+        yield from (prompt for batch in read_batches(path, Prompt) for prompt in batch)
+        return
     if not path.is_file():
         raise DataError(f"{path} does not exist: give prompts.parquet or a .jsonl file")
-    found: dict[str, Prompt] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
-            prompt = _prompt_line(path, number, line)
-            if prompt.id in found:
-                raise DataError(f"{path}, line {number}: the same prompt as in line {lines[prompt.id]}; remove one")
-            found[prompt.id], lines[prompt.id] = prompt, number
-    if not found:
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                prompt = _prompt_line(path, number, line)
+                if prompt.id in lines:
+                    raise DataError(f"{path}, line {number}: the same prompt as in line {lines[prompt.id]}; remove one")
+                lines[prompt.id] = number
+                yield prompt
+    if not lines:
         raise DataError(f"{path} is empty: put one JSON object with a 'prompt' on each line")
-    return list(found.values())
+
+
+def prompt_ids(path: Path) -> pa.Array:
+    """The ids of a file's prompts, in its order; raises as `each_prompt` does."""
+    path = fetched(path)
+    if path.suffix == ".parquet":
+        return read_column(path, Prompt, "id").combine_chunks()
+    return pa.array((prompt.id for prompt in each_prompt(path)), pa.string())
 
 
 def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:
@@ -329,20 +370,25 @@ def _unicode(messages: Sequence[Mapping[str, str]]) -> bool:
     return True
 
 
-def _stage_journal(out: Path, resume: bool, identity: Any) -> FileJournal:
-    """The journal of a single stage beside its output, tied to what is being computed.
+@contextmanager
+def _stage(out: Path, resume: bool, identity: Any) -> Iterator[FileJournal]:
+    """The journal of a single stage beside its output, tied to what is being computed; it goes once that is written.
 
     Raises:
-        StoreError: the output exists, or `resume` meets interrupted work with other inputs.
+        StoreError: the output exists, another process is writing it, or `resume` meets interrupted work with other
+            inputs.
     """
-    unused(out)
-    path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
-    others = [p for p in out.parent.glob(f".{out.name}.*.journal") if p != path] if out.parent.is_dir() else []
-    if others and resume:
-        raise StoreError(
-            f"the interrupted work for {out} had other inputs or settings: run without --resume to start over"
-        )
-    if not resume:
-        for stale in [*others, path]:
-            stale.unlink(missing_ok=True)
-    return FileJournal(path)
+    with held(out.with_name(f".{out.name}.lock"), out):
+        unused(out)
+        path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
+        others = [p for p in out.parent.glob(f".{escape(out.name)}.*.journal") if p != path]
+        if others and resume:
+            raise StoreError(
+                f"the interrupted work for {out} had other inputs or settings: run without --resume to start over"
+            )
+        if not resume:
+            for stale in [*others, path]:
+                stale.unlink(missing_ok=True)
+        journal = FileJournal(path)
+        yield journal
+        journal.remove()

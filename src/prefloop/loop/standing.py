@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefloop.config.recipe import Recipe
-from prefloop.judging.execution import ExecutionJudge
+from prefloop.judging.groups import Judge
 from prefloop.loop.examined import Examined
 from prefloop.loop.heads import Head
 from prefloop.loop.rlhf import Collect
@@ -22,7 +22,7 @@ class Loop:
 
     recipe: Recipe
     folder: RunFolder
-    execution: ExecutionJudge | None
+    execution: Judge | None
     train: list[list[Prompt]]
     """Fresh prompts of every round."""
     test: list[Prompt]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import difflib
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import combinations
 from math import inf, isfinite
 
 from prefloop.config.recipe import PreferenceConfig
+from prefloop.preferences.diagnostics import diagnostics as diagnostics
 from prefloop.preferences.votes import Consensus, compared, majority, signed
 from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
 from prefloop.tasks.nba.text import normalised
@@ -48,6 +50,71 @@ Pairs = list[tuple[Candidate, Candidate, Preference]]
 """Chosen and rejected answer (of a ranking, the ends), and what is made of them."""
 
 
+class Pairing:
+    """Makes the pairs of prompts that may come some at a time; what spans them, such as drops, is kept between.
+
+    Args:
+        kinds, judges: of all judgements: they decide what pairs are made of, and how they are signed.
+    """
+
+    def __init__(self, kinds: Collection[str], judges: Sequence[str], config: PreferenceConfig, seed: int) -> None:
+        self.strategy = MAJORITY if compared(kinds) else config.strategy
+        self.drops: Counter[str] = Counter()
+        self.prompts = self.kept = 0
+        self._source = f"{self.strategy}/{signed(judges) if self.strategy == MAJORITY else ''.join(judges[:1])}"
+        self._config, self._seed = config, seed
+        self._seen: set[bytes] = set()
+
+    def pairs(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], judgements: Sequence[Judgement]
+    ) -> Pairs:
+        """The pairs of some prompts with all their answers, but for the rule on margins (`trained_on`)."""
+        pairs_of = (
+            self._compared(completions, judgements)
+            if self.strategy == MAJORITY
+            else self._scored(completions, judgements)
+        )
+        pairs: Pairs = []
+        for prompt in prompts:
+            self.prompts += 1
+            asked = asked_text(prompt)
+            if asked in self._seen:
+                self.drops["duplicate prompt"] += 1
+                continue
+            self._seen.add(asked)
+            pairs += pairs_of(prompt)
+        return _similarity_rule(pairs, self._config.max_similarity, self.drops)
+
+    def trained_on(self, pairs: Pairs, threshold: float | None) -> list[Preference]:
+        """The preferences with a margin of at least `threshold`, weighted; the others are counted as dropped."""
+        kept = pairs
+        if threshold is not None:
+            kept = [pair for pair in pairs if pair[2].margin >= threshold]
+            self.drops["margin below the quantile"] += len(pairs) - len(kept)
+        self.kept += len(kept)
+        return [preference for *_, preference in _weighted(kept)]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Prompts, kept pairs, and what was dropped by reason."""
+        return {"prompts": self.prompts, "kept pairs": self.kept, **dict(sorted(self.drops.items()))}
+
+    def _scored(self, completions: Sequence[Completion], judgements: Sequence[Judgement]) -> Callable[[Prompt], Pairs]:
+        groups = _groups(completions, judgements, self.drops)
+
+        def pairs_of(prompt: Prompt) -> Pairs:
+            candidates = _distinct(groups.get(prompt.id, []), self.drops)
+            found = _pairs(candidates, self._config, self._seed, prompt.id, self.drops)
+            return [(a, b, _preference(prompt, a, b, self._source)) for a, b in found]
+
+        return pairs_of
+
+    def _compared(
+        self, completions: Sequence[Completion], judgements: Sequence[Judgement]
+    ) -> Callable[[Prompt], Pairs]:
+        return _Compared(completions, judgements, self._source, self.drops).pairs
+
+
 def build_preferences(
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
@@ -62,32 +129,16 @@ def build_preferences(
 
     The same inputs and seed give the same pairs whatever the order of completions and judgements.
     """
-    drops: Counter[str] = Counter()
-    strategy = MAJORITY if compared(judgements) else config.strategy
-    if strategy == MAJORITY:
-        pairs_of = _Compared(completions, judgements, drops).pairs
-    else:
-        groups = _groups(completions, judgements, drops)
-        source = f"{strategy}/{judgements[0].judge if judgements else ''}"
+    pairing = Pairing([j.kind for j in judgements], [j.judge for j in judgements], config, seed)
+    pairs = pairing.pairs(prompts, completions, judgements)
+    threshold = margin_threshold([preference.margin for *_, preference in pairs], config.min_margin_quantile)
+    return PreferenceSet(tuple(pairing.trained_on(pairs, threshold)), pairing.counts, pairing.strategy)
 
-        def pairs_of(prompt: Prompt) -> Pairs:
-            candidates = _distinct(groups.get(prompt.id, []), drops)
-            found = _pairs(candidates, config, seed, prompt.id, drops)
-            return [(chosen, rejected, _preference(prompt, chosen, rejected, source)) for chosen, rejected in found]
 
-    pairs: Pairs = []
-    seen: set[str] = set()
-    for prompt in prompts:
-        text = normalised(" ".join(message["content"] for message in prompt.messages))
-        if text in seen:
-            drops["duplicate prompt"] += 1
-            continue
-        seen.add(text)
-        pairs += pairs_of(prompt)
-    kept = _similarity_rule(pairs, config.max_similarity, drops)
-    kept = _weighted(_margin_rule(kept, config.min_margin_quantile, drops))
-    counts = {"prompts": len(prompts), "kept pairs": len(kept), **dict(sorted(drops.items()))}
-    return PreferenceSet(tuple(preference for _, _, preference in kept), counts, strategy)
+def asked_text(prompt: Prompt) -> bytes:
+    """Hash of what a prompt asks, case and punctuation aside: prompts with one hash ask the same."""
+    text = normalised(" ".join(message["content"] for message in prompt.messages))
+    return blake2b(text.encode(), digest_size=16).digest()
 
 
 def _groups(
@@ -196,11 +247,12 @@ def _preference(prompt: Prompt, chosen: Candidate, rejected: Candidate, source: 
 class _Compared:
     """Preferences of answers that judges compared with each other."""
 
-    def __init__(self, completions: Sequence[Completion], judgements: Sequence[Judgement], drops: Counter[str]) -> None:
+    def __init__(
+        self, completions: Sequence[Completion], judgements: Sequence[Judgement], source: str, drops: Counter[str]
+    ) -> None:
         self._verdicts = majority(judgements, drops)
         self._known = {completion.id: completion for completion in completions}
-        self._source = f"{MAJORITY}/{signed(judgements)}"
-        self._drops = drops
+        self._source, self._drops = source, drops
 
     def pairs(self, prompt: Prompt) -> Pairs:
         found: Pairs = []
@@ -253,57 +305,6 @@ def similarity(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-def _margin_rule(pairs: Pairs, quantile: float, drops: Counter[str]) -> Pairs:
-    """Drop the share `quantile` of pairs with the smallest margins; equal margins stay or go together."""
-    if not pairs or quantile == 0:
-        return pairs
-    margins = sorted(preference.margin for *_, preference in pairs)
-    threshold = margins[int(quantile * len(margins))]
-    kept = [pair for pair in pairs if pair[2].margin >= threshold]
-    drops["margin below the quantile"] += len(pairs) - len(kept)
-    return kept
-
-
-def diagnostics(
-    preferences: Iterable[Preference], completions: Sequence[Completion], judgements: Sequence[Judgement]
-) -> dict[str, float | int | None]:
-    """What to look at before training: length bias of the pairs and of the judge.
-
-    Returns:
-        ``pairs``; ``chosen_longer``, share of pairs whose chosen answer has more tokens (ties count half; characters
-        in place of tokens where answers came without them);
-        ``token_ratio``, mean tokens chosen over mean tokens rejected; ``margin_mean``; and
-        ``score_length_correlation``, Spearman's ρ of score and length within prompts, averaged over them.
-    """
-    known = all(completion.token_ids for completion in completions)
-    length = {c.id: len(c.token_ids) if known else len(c.text) for c in completions}
-    pairs = [(length[p.chosen], length[p.rejected], p.margin) for p in preferences]
-    groups: dict[str, list[tuple[float, int]]] = {}
-    for judgement in judgements:
-        if judgement.value is not None and judgement.kind == "score":
-            groups.setdefault(judgement.prompt_id, []).append((judgement.value, length[judgement.completion_ids[0]]))
-    correlations = _correlations(
-        group
-        for group in groups.values()
-        if len({score for score, _ in group}) > 1 and len({tokens for _, tokens in group}) > 1
-    )
-    mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731 (one word, used four times)
-    chosen_longer = mean([0.5 if c == r else float(c > r) for c, r, _ in pairs])
-    ratio = sum(c for c, _, _ in pairs) / max(1, sum(r for _, r, _ in pairs)) if pairs else None
-    return {
-        "pairs": len(pairs),
-        "chosen_longer": chosen_longer,
-        "token_ratio": ratio,
-        "margin_mean": mean([margin for *_, margin in pairs]),
-        "score_length_correlation": mean(correlations),
-    }
-
-
-def _correlations(groups: Iterable[Sequence[tuple[float, int]]]) -> list[float]:
-    """Spearman's ρ of score and length; comparisons have no scores, and need no SciPy."""
-    found = []
-    for group in groups:
-        from scipy.stats import spearmanr
-
-        found.append(float(spearmanr(*zip(*group, strict=True)).statistic))
-    return found
+def margin_threshold(margins: Sequence[float], quantile: float) -> float | None:
+    """The least margin that is kept where the share `quantile` is dropped (equal margins stay or go together)."""
+    return sorted(margins)[int(quantile * len(margins))] if margins and quantile else None

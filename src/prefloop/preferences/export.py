@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from prefloop.records import Completion, Preference, Prompt
-from prefloop.store.files import atomic_path, write_jsonl, write_text
-from prefloop.store.tables import write_records
+from prefloop.errors import DataError
+from prefloop.records import Completion, Preference, Prompt, canonical_json
+from prefloop.store.files import atomic_folder, atomic_path, write_text
+from prefloop.store.tables import records_file, rows_file
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TRL_SCHEMA = pa.schema(
@@ -94,19 +95,96 @@ def trl_rows(
     ]
 
 
-def export_trl(folder: Path, rows: list[dict[str, Any]], card: Mapping[str, Any]) -> None:
+@contextmanager
+def trl_files(folder: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
+    """Write rows, as they come, to ``preferences.jsonl`` and ``preferences.parquet`` of `folder`."""
+    with (
+        atomic_path(folder / "preferences.jsonl") as temporary,
+        rows_file(folder / "preferences.parquet", TRL_SCHEMA) as to_parquet,
+        temporary.open("w", encoding="utf-8") as lines,
+    ):
+
+        def write(rows: Iterable[dict[str, Any]]) -> None:
+            for row in rows:
+                lines.write(canonical_json(row) + "\n")
+                to_parquet([row])
+
+        yield write
+
+
+def export_trl(folder: Path, rows: Sequence[dict[str, Any]], card: Mapping[str, Any]) -> None:
     """Write ``preferences.jsonl``, ``preferences.parquet`` and the card ``README.md`` into `folder`.
 
     Args:
         card: name, policy, judge, strategy, recipe, origin (what the data are, and whose), diagnostics (name to
             figure) and drops (reason to count).
     """
-    write_jsonl(folder / "preferences.jsonl", rows)
-    with atomic_path(folder / "preferences.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=TRL_SCHEMA), temporary, compression="zstd")
-    prompts = len({row["prompt_id"] for row in rows})
+    with trl_files(folder) as write:
+        write(rows)
+    write_card(folder, card, len(rows), len({row["prompt_id"] for row in rows}))
+
+
+def write_card(folder: Path, card: Mapping[str, Any], pairs: int, prompts: int) -> None:
+    """The dataset card of a set of so many pairs; `card` as in `export_trl`."""
     tables = {key: _table(card[key]) for key in ("diagnostics", "drops")}
-    write_text(folder / "README.md", CARD.format(**{**card, **tables}, pairs=len(rows), prompts=prompts))
+    write_text(folder / "README.md", CARD.format(**{**card, **tables}, pairs=pairs, prompts=prompts))
+
+
+class SetWriter:
+    """Takes preferences with the prompts and answers that they name, of which each is written once."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        records = folder / "records"
+        self.folder = folder
+        self.pairs = 0
+        self._prompts: set[int] = set()
+        """Hashes of ids, as are the keys of the answers: the ids themselves would keep much else in memory."""
+        self._answers: dict[int, int] = {}
+        self._write_rows = stack.enter_context(trl_files(folder))
+        self._write_prompts = stack.enter_context(records_file(records / "prompts.parquet", Prompt))
+        self._write_answers = stack.enter_context(records_file(records / "completions.parquet", Completion))
+        self._write_preferences = stack.enter_context(records_file(records / "preferences.parquet", Preference))
+
+    def add(
+        self, prompts: Iterable[Prompt], completions: Iterable[Completion], preferences: Sequence[Preference]
+    ) -> None:
+        """Write some preferences; of prompts and completions those that they name.
+
+        Raises:
+            DataError: two answers with one id have different texts: they come from runs that cannot be told apart.
+        """
+        asked = {preference.prompt_id for preference in preferences}
+        named = {answer for preference in preferences for tier in preference.ranking for answer in tier}
+        by_prompt = {prompt.id: prompt for prompt in prompts if prompt.id in asked}
+        by_answer = {completion.id: completion for completion in completions if completion.id in named}
+        self._write_rows(trl_rows(preferences, by_prompt, by_answer))
+        self._write_prompts(prompt for prompt in by_prompt.values() if hash(prompt.id) not in self._prompts)
+        self._write_answers(completion for completion in by_answer.values() if self._is_new(completion))
+        self._write_preferences(preferences)
+        self._prompts.update(map(hash, asked))
+        self.pairs += len(preferences)
+
+    def write_card(self, card: Mapping[str, Any]) -> None:
+        """The set's card; once all is added."""
+        write_card(self.folder, card, self.pairs, len(self._prompts))
+
+    def _is_new(self, completion: Completion) -> bool:
+        name, text = hash(completion.id), hash(completion.text)
+        known = self._answers.get(name)
+        if known not in (None, text):
+            raise DataError(f"answer {completion.id} has two texts: sources of one run in two number types do not mix")
+        self._answers[name] = text
+        return known is None
+
+
+@contextmanager
+def preference_set(out: Path) -> Iterator[SetWriter]:
+    """Write a set, some prompts at a time; the folder appears once the block ends well.
+
+    Beside the files of `export_trl` it holds the records that its rows were made of, in ``records``.
+    """
+    with atomic_folder(out) as folder, ExitStack() as stack:
+        yield SetWriter(folder, stack)
 
 
 def write_preference_set(
@@ -117,13 +195,9 @@ def write_preference_set(
     card: Mapping[str, Any],
 ) -> None:
     """Preferences as `export_trl` writes them, and as records with the prompts and answers that they name."""
-    named = {answer for preference in preferences for tier in preference.ranking for answer in tier}
-    kept = {preference.prompt_id for preference in preferences}
-    write_records(out / "records" / "prompts.parquet", [p for p in prompts if p.id in kept], Prompt)
-    write_records(out / "records" / "completions.parquet", [c for c in completions if c.id in named], Completion)
-    rows = trl_rows(preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
-    export_trl(out, rows, card)
-    write_records(out / "records" / "preferences.parquet", preferences, Preference)
+    with preference_set(out) as writer:
+        writer.add(prompts, completions, preferences)
+        writer.write_card(card)
 
 
 def _answer(completion: Completion) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ equal, and 1 where a ranking puts one above the other, however far.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean
@@ -144,11 +144,11 @@ def _consensus(
     return Consensus(prompt_id, tuple(tiers), tuple(scores), soft_label)
 
 
-def compared(judgements: Sequence[Judgement]) -> bool:
-    """Whether these are comparisons alone; a judge's scores, where there are some, decide instead."""
-    return bool(judgements) and all(judgement.kind in ("choice", "ranking") for judgement in judgements)
+def compared(kinds: Collection[str]) -> bool:
+    """Whether judgements of these kinds are comparisons alone; a judge's scores, where there are some, decide."""
+    return bool(kinds) and all(kind in ("choice", "ranking") for kind in kinds)
 
 
-def signed(judgements: Sequence[Judgement]) -> str:
+def signed(judges: Iterable[str]) -> str:
     """Who judged, for a preference's source: raters are not named one by one."""
-    return "+".join(sorted({judgement.judge.partition("/")[0] for judgement in judgements}))
+    return "+".join(sorted({judge.partition("/")[0] for judge in judges}))

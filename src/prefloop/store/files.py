@@ -7,11 +7,13 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from prefloop.errors import PrefloopError, StoreError
 from prefloop.records import canonical_json
@@ -29,6 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the folder cannot be written, or the disk is full. What stood at `path` before stays.
     """
+    on_this_machine(path)
     temporary = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
@@ -40,6 +43,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
         except BaseException:
             with suppress(OSError):  # it may be the folder itself that cannot be reached
                 temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`, renamed onto it on success; what an earlier try left there is removed first.
+
+    Where `out` stands already its files are replaced one by one, and others in it stay.
+
+    Raises:
+        StoreError: it cannot be written, or the disk is full; `out` is as before.
+    """
+    temporary = out.with_name(f".{out.name}.partial")
+    with writing(out):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if not out.is_dir():
+                temporary.replace(out)
+                return
+            for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                target = out / path.relative_to(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+            shutil.rmtree(temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
@@ -74,9 +105,52 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held(lock: Path, what: object) -> Iterator[None]:
+    """Keep other processes from `what` by a lock file that says who holds it; it is removed at the end.
+
+    The system lets go of the lock when the holder ends, however that is: neither a kill nor the clock leaves it behind.
+
+    Raises:
+        StoreError: another process holds it, named as far as that is known, or the file cannot be made.
+    """
+    with writing(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = _locked(lock, what)
+    with handle:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _locked(lock: Path, what: object) -> IO[str]:
+    """The lock file, open and locked, with this process's name in it."""
+    while True:
+        handle = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            holder = handle.read(200).strip()
+            handle.close()
+            named = f" ({holder})" if holder else ""
+            raise StoreError(
+                f"{what} is in use by another prefloop process{named}: wait for it or choose --out"
+            ) from error
+        with suppress(FileNotFoundError):  # the holder before may have removed what was opened here
+            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                handle.truncate(0)
+                handle.write(f"process {os.getpid()} on {platform.node()}")
+                handle.flush()
+                return handle
+        handle.close()
+
+
 def write_failure(path: Path, error: OSError) -> StoreError:
     """The one-line message for a failed write to `path`."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
             f"disk full while writing {path}: free some space and run again with --resume; finished work is kept"
         )
@@ -121,12 +195,23 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def on_this_machine(path: Path) -> None:
+    """Refuse an address of object storage where it cannot be written; it would become a folder called ``s3:``.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if re.match(r"[a-z][a-z0-9]+:/", str(path)):
+        raise StoreError(f"{path} cannot be written: of what is in object storage only run folders can; give a path")
+
+
 def unused(out: Path) -> None:
     """Refuse an output that stands: nothing of the user's is written over.
 
     Raises:
-        StoreError: it is a file, or a folder with something in it.
+        StoreError: it is a file, a folder with something in it, or not on this machine.
     """
+    on_this_machine(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} exists already: choose another --out or remove it first")
 
@@ -137,6 +222,7 @@ def claim(out: Path, identity: str, resume: bool) -> None:
     Raises:
         StoreError: it holds something, and not to be resumed, or another work's.
     """
+    on_this_machine(out)
     marker = out / "identity.json"
     if out.is_dir() and any(out.iterdir()):
         if not resume:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 
+from prefloop.progress import note, progress
 from prefloop.records import canonical_json
 from prefloop.store.files import write_failure
+
+Chunk = TypeVar("Chunk")
 
 
 class Journal(Protocol):
@@ -27,34 +32,37 @@ class Journal(Protocol):
 class FileJournal:
     """A journal in one JSON-lines file; a line counts only once its newline is on disk.
 
-    A line torn by a kill is cut off when the file is opened again, so the piece is simply done again.
+    Memory holds where each piece stands, never the piece. A line torn by a kill is cut off when the file is opened
+    again, so the piece is simply done again; a damaged line before the end is named and done again, too.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries: dict[str, Any] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        self._size = 0
+        self._lock = Lock()
         self._load()
 
     def _load(self) -> None:
         if not self.path.exists():
             return
-        whole = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
+        with self.path.open("rb") as handle:
+            for number, line in enumerate(handle, 1):
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
-            except ValueError:
-                break
-            self._entries[row["key"]] = row["value"]
-            whole += len(line)
-        if whole < self.path.stat().st_size:
-            with self.path.open("rb+") as handle:
-                handle.truncate(whole)
+                key = _key(line)
+                if key is None:
+                    note(f"{self.path}, line {number} is damaged: that piece of work is done again")
+                else:
+                    self._places[key] = self._size, len(line)
+                self._size += len(line)
+        if self._size < self.path.stat().st_size:
+            self._cut()
 
-    def entries(self) -> dict[str, Any]:
-        """Finished pieces by key, in the order they were appended."""
-        return dict(self._entries)
+    def entries(self) -> Mapping[str, Any]:
+        """Finished pieces by key, in the order they were appended; each is read when it is asked for."""
+        with self._lock:
+            return Entries(self.path, dict(self._places))
 
     def append(self, key: str, value: Any) -> None:
         """Append and flush to disk before returning.
@@ -63,17 +71,88 @@ class FileJournal:
             StoreError: the disk is full or the folder is read-only; earlier entries are intact.
         """
         line = canonical_json({"key": key, "value": value}).encode() + b"\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as handle:
-                handle.write(line)
-                handle.flush()
-                os.fsync(handle.fileno())
-        except OSError as error:
-            raise write_failure(self.path, error) from error
-        self._entries[key] = value
+        with self._lock:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab") as handle:
+                    handle.write(line)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            except OSError as error:
+                with suppress(OSError):  # half a line would make the next one unreadable
+                    self._cut()
+                raise write_failure(self.path, error) from error
+            self._places[key] = self._size, len(line)
+            self._size += len(line)
 
     def remove(self) -> None:
         """Delete the file; called once the stage's own file stands whole."""
         self.path.unlink(missing_ok=True)
-        self._entries.clear()
+        self._places.clear()
+        self._size = 0
+
+    def _cut(self) -> None:
+        """Take away what follows the last whole line."""
+        with self.path.open("rb+") as handle:
+            handle.truncate(self._size)
+
+
+class Entries(Mapping[str, Any]):
+    """The pieces that a journal's file held when it was asked."""
+
+    def __init__(self, path: Path, places: Mapping[str, tuple[int, int]]) -> None:
+        self._path, self._places = path, places
+
+    def __getitem__(self, key: str) -> Any:
+        start, length = self._places[key]
+        with self._path.open("rb") as handle:
+            handle.seek(start)
+            return json.loads(handle.read(length))["value"]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _key(line: bytes) -> str | None:
+    """The key of a whole line, None where it is damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row["key"] if isinstance(row, dict) and isinstance(row.get("key"), str) and "value" in row else None
+
+
+def work_through(
+    chunks: Mapping[str, Chunk],
+    work: Callable[[dict[str, Chunk]], Iterable[tuple[str, Any]]],
+    journal: Journal | None,
+    *,
+    label: str,
+    unit: str,
+    size: Callable[[Chunk], int],
+    worth: Callable[[Any], bool] = lambda found: True,
+) -> dict[str, Any]:
+    """What came of every chunk, by key: what the journal has, and the rest worked out and kept as it comes.
+
+    Args:
+        work: yields what came of each chunk given (any JSON value) as soon as it is done, in whatever order.
+        size: units in a chunk, for the progress.
+        worth: whether what came of a chunk is kept; else it is worked out again by the next run.
+    """
+    done = journal.entries() if journal else {}
+    found = {key: done[key] for key in chunks if key in done}
+    left = {key: chunk for key, chunk in chunks.items() if key not in found}
+    total, finished = sum(map(size, chunks.values())), sum(size(chunks[key]) for key in found)
+    with progress(label, total, unit, done=finished) as advance:
+        for key, value in work(left) if left else ():
+            if journal and worth(value):
+                journal.append(key, value)
+            found[key] = value
+            advance(size(left[key]))
+    return found

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefloop.errors import DataError
+from prefloop.store.objects import fetched
+from prefloop.store.tables import batches_of
 
 READABLE = (".jsonl", ".json", ".parquet")
-_BATCH = 1024
 EMPTY = "the line is empty"
 
 
@@ -54,6 +55,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: the file is missing, damaged as a whole, or of another type.
     """
+    path = fetched(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist: give a {', '.join(READABLE)} file")
     kind = path.suffix.lower()
@@ -62,23 +64,51 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     return {".jsonl": _json_lines, ".json": _json_list, ".parquet": _parquet}[kind](path)
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+def read_csv(
+    path: Path, encoding: str | None = None, way_out: str = "save it as UTF-8"
+) -> Iterator[tuple[int, dict[Any, Any]]]:
     """Rows of a ``.csv`` file whose first line names the columns, with the line each ends on.
 
+    Args:
+        encoding: any that Python knows; default UTF-8, with a byte order mark or without.
+        way_out: what to do about a file of another encoding.
+
     Raises:
-        DataError: the file is missing, not UTF-8, or no CSV.
+        DataError: the file is missing, of another encoding, or no CSV.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
+        with path.open(encoding=encoding or "utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle, strict=True)
+            names = [name for name in reader.fieldnames or () if name]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise DataError(f"{path} has several columns named {', '.join(twice)}: rename or remove all but one")
             for row in reader:
                 yield reader.line_num, row
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    except UnicodeError as error:  # of a byte, or of a mark that UTF-16 begins with
+        raise DataError(f"{path} is not {encoding or 'UTF-8'} ({_misfit(path, encoding, error)}): {way_out}") from error
     except csv.Error as error:
         raise DataError(f"{path} is not readable CSV ({error}): give the rows as JSON lines (.jsonl)") from error
+
+
+def _misfit(path: Path, encoding: str | None, error: UnicodeError) -> str:
+    """The first byte that is not of an encoding, its line, and how its place reads in Windows-1252."""
+    with path.open("rb") as handle:
+        start = handle.read(2)
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "it begins as UTF-16"
+        handle.seek(0)
+        for number, line in enumerate(handle, 1):
+            try:
+                line.decode(encoding or "utf-8")
+            except UnicodeDecodeError as found:
+                near = line[max(found.start - 12, 0) : found.start + 8].decode("cp1252", "replace").strip()
+                at = f"line {number}, byte {found.start + 1}: 0x{line[found.start]:02x}"
+                return f"{at}, in Windows-1252 (cp1252) '{near}'"
+            except UnicodeError:
+                break
+    return str(error)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -125,7 +155,7 @@ def _refuse_utf16(path: Path, start: bytes) -> None:
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+        for batch in batches_of(pq.ParquetFile(path)):
             for row in _batch_rows(batch):
                 number += 1
                 yield number, row

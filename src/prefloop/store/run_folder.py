@@ -6,63 +6,77 @@ Between them a stage is finished exactly when its files stand.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefloop.errors import StoreError
+from prefloop.errors import DataError, StoreError
 from prefloop.records import canonical_json
-from prefloop.store.files import file_hash, read_json, write_failure, write_json
+from prefloop.store.files import file_hash, held, read_json, write_failure, write_json
 from prefloop.store.journal import FileJournal
+from prefloop.store.objects import address
+from prefloop.store.remote import Remote, working_folder
 from prefloop.store.tables import Record, read_records, write_records
 
 RECIPE, MANIFEST, LOG, LOCK, WORK = "recipe.json", "manifest.json", "log.jsonl", ".lock", "work"
+DATA = (".parquet", ".json", ".jsonl", ".safetensors")
+"""Files whose length must stay; pages and cards may be written again."""
 ASKED = "annotation.json"
 """Settings of the queue that a loop asks people by; `prefloop annotate` of its folder takes them."""
 PROJECT = "annotation.db"
 """Where people judge the run's answers (`prefloop annotate`): it goes on changing, and no stage reads it."""
 
+UNSENT = (WORK, f"{PROJECT}*", ".*")
+"""Files and folders of a run in object storage that stay on the machine it runs on."""
+
 
 class RunFolder:
     """A locked run folder; open it with `RunFolder.open`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+        self.root, self._remote = root, remote
+
+    def __str__(self) -> str:
+        """What the user calls it."""
+        return str(self._remote.place if self._remote else self.root)
 
     @classmethod
     @contextmanager
-    def open(cls, root: Path, recipe: dict[str, Any], resume: bool, overwrite: bool = False) -> Iterator[RunFolder]:
+    def open(
+        cls,
+        root: Path,
+        recipe: dict[str, Any],
+        resume: bool,
+        overwrite: bool = False,
+        within: RunFolder | None = None,
+    ) -> Iterator[RunFolder]:
         """Create the folder, or take up an earlier run of the same recipe.
 
         Args:
+            root: a folder, or an address in object storage (`prefloop.store.remote`).
             overwrite: empty a folder that holds a run first.
+            within: the open run folder that this one lies in.
 
         Raises:
             StoreError: it belongs to another recipe, holds a run and `resume` is not set, is used by another
                 process, or cannot be written.
         """
-        folder = cls(root)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            lock = (root / LOCK).open("w")
-        except OSError as error:
-            raise write_failure(root, error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"{root} is in use by another prefloop process: wait for it or choose --out"
-                ) from error
+        place = address(root)
+        remote = within._remote if within else None
+        own = Remote(place, first=RECIPE, last=MANIFEST, unsent=UNSENT) if place else None
+        root = working_folder(root)
+        folder = cls(root, own or remote)
+        with held(root / LOCK, place or root), own.taken(resume) if own else nullcontext():
             if overwrite:
                 folder._empty()
             folder._claim(recipe, resume)
+            folder.send()
             yield folder
+            folder.send()
 
     def _empty(self) -> None:
         """Remove a run, and nothing that is not a run."""
@@ -71,7 +85,9 @@ class RunFolder:
             return
         path = self.root / RECIPE
         if not path.exists() or "recipe" not in (read_json(path) or {}):
-            raise StoreError(f"{self.root} is not a run folder (no {RECIPE} of ours): --overwrite will not empty it")
+            raise StoreError(f"{self} is not a run folder (no {RECIPE} of ours): --overwrite will not empty it")
+        if self._remote:
+            self._remote.clear()
         for entry in entries:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
@@ -80,18 +96,18 @@ class RunFolder:
         if not path.exists():
             others = sorted(p.name for p in self.root.iterdir() if p.name not in {LOCK, LOG})
             if others:
-                raise StoreError(f"{self.root} is not a run folder (it holds {others[0]}): choose another with --out")
+                raise StoreError(f"{self} is not a run folder (it holds {others[0]}): choose another with --out")
             write_json(path, recipe)
             return
         found = read_json(path)
         if canonical_json(found) != canonical_json(recipe):
             differing = ", ".join(_differences(found, recipe)[:4])
             raise StoreError(
-                f"{self.root} was made by another recipe (it differs in {differing}): choose another folder with --out"
+                f"{self} was made by another recipe (it differs in {differing}): choose another folder with --out"
             )
         if not resume:
             raise StoreError(
-                f"{self.root} already holds this run: add --resume to go on with it, or --overwrite to start over"
+                f"{self} already holds this run: add --resume to go on with it, or --overwrite to start over"
             )
 
     def path(self, name: str) -> Path:
@@ -102,7 +118,7 @@ class RunFolder:
 
     def inner(self, name: str) -> RunFolder:
         """A folder of stages inside this one, such as a round's, under the same lock."""
-        inner = RunFolder(self.root / name)
+        inner = RunFolder(self.root / name, self._remote)
         try:
             inner.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,7 +138,11 @@ class RunFolder:
             with self.timed(stage):
                 write_records(path, compute(journal), kind)
             journal.remove()
-        return read_records(path, kind)
+            self.send()
+        try:
+            return read_records(path, kind)
+        except DataError as error:
+            raise StoreError(f"{error}; delete it and go on with --resume, which computes it again") from error
 
     def document(self, name: str, compute: Callable[[], Any]) -> Any:
         """Read a stage's JSON document, or compute and write it."""
@@ -130,7 +150,17 @@ class RunFolder:
         if not path.exists():
             with self.timed(name.removesuffix(".json").replace("/", "-")):
                 write_json(path, compute())
+            self.send()
         return read_json(path)
+
+    def send(self) -> None:
+        """Where the run is in object storage, send what stands by now.
+
+        Raises:
+            StoreError: it cannot be reached; says where everything is kept.
+        """
+        if self._remote:
+            self._remote.send()
 
     def log(self, event: str, **details: Any) -> None:
         """Append to ``log.jsonl``, the only file with times and durations."""
@@ -162,7 +192,24 @@ class RunFolder:
         files = [p for p in sorted(self.root.rglob("*")) if p.is_file() and p.name not in volatile]
         files = [p for p in files if not p.name.startswith(PROJECT)]  # SQLite keeps more files beside it
         hashes = {str(p.relative_to(self.root)): file_hash(p) for p in files}
-        write_json(self.root / MANIFEST, {**manifest, "files": hashes})
+        sizes = {str(p.relative_to(self.root)): p.stat().st_size for p in files if p.suffix in DATA}
+        write_json(self.root / MANIFEST, {**manifest, "files": hashes, "sizes": sizes})
+
+    def check(self) -> None:
+        """See that every data file of a finished run is there and as long as it was: no file is read for that.
+
+        Raises:
+            StoreError: one is not; names it.
+        """
+        for name, size in read_manifest(self.root).get("sizes", {}).items():
+            path = self.root / name
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                state = "is missing" if found is None else f"is damaged: it has {found:,} bytes and had {size:,}"
+                raise StoreError(
+                    f"{path} {state}; restore it, or delete it (of a checkpoint the whole folder) and {MANIFEST} and "
+                    "go on with --resume, which computes it again"
+                )
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
