@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench bench-training bench-annotate screenshots lint format types contract check wheel docs clean
+.PHONY: help run test soak bench bench-scale bench-training bench-annotate screenshots lint format types contract check wheel docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ soak: $(STAMP) ## run the long variants: 100 kills, 10,000 mutated queries
 bench: $(STAMP) ## run the benchmarks; each prints a ratio measured in one run
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/judging.py
+
+bench-scale: $(STAMP) ## every stage over 10^4 to 10^6 completions: time, memory, and the curve
+	$(BIN)/python benchmarks/scale.py --figure docs/figures/scale.svg
 
 bench-training: $(STAMP) ## the training engine beside tuned TRL
 	$(BIN)/python benchmarks/training.py

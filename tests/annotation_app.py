@@ -14,12 +14,12 @@ from typing import Any
 
 import uvicorn
 from annotation_queue import fix_secret
+from annotation_tables import new_database
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from prefloop.annotation import api
 from prefloop.annotation.accounts import create_rater, open_session
-from prefloop.annotation.database import open_database
 from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.service import Address, Service
@@ -108,14 +108,15 @@ def world(
     place: Path | str, items: list[NewItem] | None = None, origin: str = "http://127.0.0.1:8642", **settings: Any
 ) -> Iterator[World]:
     """A project with four people, by default of five items, each wanted once; in a folder, or in a database's URL."""
-    database = open_database(place / "project.db" if isinstance(place, Path) else place)
+    database = new_database(place / "project.db" if isinstance(place, Path) else place)
     clock = Clock()
     service = Service(database, Writer(database.writing), Address(origin), clock)
+    app = FastAPI(routes=list(api.router.routes))
     new = [new_item(place) for place in range(5)] if items is None else items
     defaults: dict[str, Any] = {"overlap": 1, "extra_raters": 0, "gold_share": 0, "repeat_share": 0}
     config = AnnotationConfig(**defaults | settings)
 
-    found = World(service, FastAPI(), clock, {}, {}, {}, [one.id for one in new])
+    found = World(service, app, clock, {}, {}, {}, [one.id for one in new])
 
     def fill(connection: Any) -> None:
         create_project(connection, config, "somewhere", clock())
@@ -130,7 +131,6 @@ def world(
         service.writer.run(fill)
         found.app.state.service = service
         api.install_errors(found.app)
-        found.app.include_router(api.router)
         yield found
     finally:
         service.close()

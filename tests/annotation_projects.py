@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from annotation_tables import new_database
 
-from prefloop.annotation.database import Database, open_database
+from prefloop.annotation.database import Database
 from prefloop.annotation.figures import figures, reading
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.protocol import Verdict
@@ -102,7 +103,7 @@ def projects(tmp_path: Path) -> Iterator[Callable[..., Project]]:
     made: list[Project] = []
 
     def build(place: str = "", **settings: Any) -> Project:
-        database = open_database(place or tmp_path / f"project-{len(made)}.db")
+        database = new_database(place or tmp_path / f"project-{len(made)}.db")
         project = Project(database, Writer(database.writing))
         config = AnnotationConfig(**(PLAIN | settings))
         project.writer.run(lambda connection: create_project(connection, config, "a test", START))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from annotation_tables import new_database
 
-from prefloop.annotation.database import Database, open_database
+from prefloop.annotation.database import Database
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.protocol import Verdict
 from prefloop.annotation.schema import project, rater
@@ -55,7 +56,7 @@ def open_project(
     place: Path | str, config: AnnotationConfig, items: Iterable[NewItem], raters: int = 1, **of: Any
 ) -> Database:
     """A new database with a project in it."""
-    database = open_database(place)
+    database = new_database(place)
     with database.writing.begin() as connection:
         fill(connection, config, items, raters, **of)
     return database

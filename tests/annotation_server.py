@@ -12,10 +12,11 @@ from pathlib import Path
 
 import uvicorn
 from annotation_queue import fix_secret
+from annotation_tables import new_database
 
 from prefloop.annotation.accounts import create_rater, invite, open_session
 from prefloop.annotation.app import create_app
-from prefloop.annotation.database import open_database, owned
+from prefloop.annotation.database import owned
 from prefloop.annotation.guards import session_cookie
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.service import Address, Service, milliseconds
@@ -80,7 +81,7 @@ def serving(
     clock: Callable[[], int] = milliseconds,
 ) -> Iterator[Running]:
     """A server on a free port of the loopback."""
-    database = open_database(place)
+    database = new_database(place)
     with owned(database), socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # who comes before the server is up waits

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hub_server import READER, TOKEN, HubServer
 from hypothesis import HealthCheck, settings
+from postgres import Postgres, running_postgres
 
 from prefloop.progress import set_quiet
 from prefloop.store.files import cache_folder
@@ -19,15 +21,27 @@ settings.load_profile("prefloop")
 
 
 LONG = (
-    "test_kill.py",
+    "test_annotation_browser.py",
+    "test_database_run.py",
+    "test_policy_gradient_training.py",
+    "test_loop.py",
+    "test_ray.py",
+    "test_annotation_pages.py",
     "test_cli.py",
     "test_annotation_load.py",
     "test_train_commands.py",
-    "test_annotation_browser.py",
-    "test_instructions.py",
-    "test_wheel.py",
-    "test_instruction_run.py",
+    "test_training.py",
     "test_ranks.py",
+    "test_wheel.py",
+    "test_kill.py",
+    "test_hub.py",
+    "test_dropins.py",
+    "test_instruction_run.py",
+    "test_annotation_api.py",
+    "test_training_kinds.py",
+    "test_memory.py",
+    "test_instructions.py",
+    "test_embedded.py",
     "test_people_judge.py",
     "test_sql_sandbox.py",
 )
@@ -38,10 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+@pytest.fixture(scope="session")
+def _new_cache(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes folders by counting: pytest's own looks through those of all tests before."""
+    root, number = tmp_path_factory.mktemp("caches"), count()
+    return lambda: root / str(next(number))
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(_new_cache: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of this test alone, but for the leagues, which take seconds to build."""
-    leagues, own = cache_folder() / "leagues", tmp_path_factory.mktemp("cache")
+    leagues, own = cache_folder() / "leagues", _new_cache()
+    own.mkdir()
     leagues.mkdir(parents=True, exist_ok=True)
     (own / "leagues").symlink_to(leagues.resolve())
     monkeypatch.setenv("PREFLOOP_CACHE", str(own))
@@ -60,6 +82,13 @@ def leagues() -> list[Path]:
     from prefloop.tasks.nba.task import judge_databases
 
     return judge_databases()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of a process; each takes a database of its own."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

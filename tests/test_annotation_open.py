@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -17,7 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 import sqlalchemy as sa
+import uvicorn
 from annotation_server import new_item
+from command_line import prefloop
 from typer.testing import CliRunner
 
 from prefloop.annotation import schema, serve
@@ -137,13 +138,13 @@ def test_a_second_server_on_the_same_project_is_refused(tmp_path: Path) -> None:
         (["answers.jsonl", "--database", "mysql://root:secret@host/x"], "not known"),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_served(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_mistakes_are_named_and_nothing_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
     (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "p", "answers": ["a"]}))
-    command = [sys.executable, "-m", "prefloop", "annotate", "--no-browser", *arguments]
-    result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60, env=os.environ
-    )
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: pytest.fail("it is served"))
+    result = prefloop("annotate", "--no-browser", *arguments, cwd=tmp_path)
     assert result.returncode in (2, 3), result.stderr
     assert said in result.stderr
     assert "secret" not in result.stderr

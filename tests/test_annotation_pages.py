@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from annotation_app import JUDGE, PEOPLE, POLICY, START, Clock, World, choice, new_item, world
 from annotation_server import new_item as plain_item
 from annotation_server import serving
+from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
 from prefloop.annotation import (
@@ -25,13 +26,13 @@ from prefloop.annotation import (
     pages,
     pages_account,
     pages_doors,
+    passwords,
     schema,
     signing_in,
 )
 from prefloop.annotation.accounts import create_rater, invite, session_person
 from prefloop.annotation.app import create_app
 from prefloop.annotation.guards import BODY_LIMIT, session_cookie
-from prefloop.annotation.passwords import HASHER
 from prefloop.config.annotation import AnnotationConfig
 
 OWN = {"Sec-Fetch-Site": "same-origin"}
@@ -128,7 +129,8 @@ class Site:
 
 @contextmanager
 def opened(place: Path, *given: Any, **settings: Any) -> Iterator[Site]:
-    with world(place, *given, **settings) as found:
+    with world(place, *given, **settings) as found, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))  # cheap
         client = TestClient(create_app(found.service), found.service.address.origin, raise_server_exceptions=False)
         with client:
             yield Site(found, client)
@@ -147,7 +149,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def with_password(site: Site, name: str = "Ada") -> None:
-    key = site.run(lambda c: create_rater(c, name, "rater", HASHER.hash(GOOD), START))
+    key = site.run(lambda c: create_rater(c, name, "rater", passwords.HASHER.hash(GOOD), START))
     assert key
 
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from annotation_queue import ReferenceQueue, fill, new_item, open_project, verdi
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from postgres import Postgres, running_postgres
 
 from prefloop.annotation import stream
 from prefloop.annotation.control import remove_rater, requeue, set_state
@@ -39,12 +38,6 @@ RATERS = st.integers(1, 4)
 STRENGTHS = st.integers(0, 5)
 KINDS = ["choice", "withdrawn", "skip"]
 WAYS = st.sampled_from([*range(6), "skip", "skip", "hold", "hold"])
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

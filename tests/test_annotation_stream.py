@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from annotation_queue import SECRET, fill, new_item, verdict
+from annotation_tables import new_database
 from scipy.stats import binom, chi2, chisquare
 
 from prefloop.annotation.control import remove_rater, requeue, set_state
-from prefloop.annotation.database import open_database
 from prefloop.annotation.items import NewItem, add_items, create_project, has_project
 from prefloop.annotation.protocol import RefusedError, Verdict, preference, winner
 from prefloop.annotation.queue import Nothing, Showing, lease, renew, submit
@@ -67,7 +67,7 @@ class Table:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[Table]:
-    database = open_database(tmp_path / "p.db")
+    database = new_database(tmp_path / "p.db")
     with database.writing.connect() as connection:
         yield Table(connection)
         connection.rollback()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from postgres import Postgres, running_postgres
+from postgres import Postgres
 
 from prefloop.annotation.database import Database, open_database
 from prefloop.annotation.schema import event, judgement
@@ -19,12 +19,6 @@ from prefloop.annotation.writer import TOGETHER, Writer
 from prefloop.errors import StoreError
 
 WAIT_S = 60
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,17 +20,11 @@ SMALL = (
 ).split()
 
 
-def process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, for what depends on that."""
-    command = [sys.executable, "-m", "prefloop", "--quiet", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    done = process("run", "nba-sql", "--out", out, *SMALL)
+    done = prefloop("run", "nba-sql", "--out", out, *SMALL)
     assert done.returncode == 0, done.stderr
     assert "execution accuracy" in done.stdout
     assert "original answer" in done.stdout
@@ -111,10 +104,11 @@ def correct(row: dict[str, Any]) -> float:
     return row["objectives"]["correct"]
 
 
-def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
+def test_whoever_labels_execution_examines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs by a function of one's own: the gain is by execution, and beside it how far the labels agree with it."""
-    (tmp_path / "my_judges.py").write_text("def shortest(prompt, answers):\n    return [-len(a) for a in answers]\n")
-    done = process("run", "nba-sql", "--out", "r", *SMALL, "--set", "judge=my_judges:shortest", cwd=tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the working folder joins it
+    (tmp_path / "own_judges.py").write_text("def shortest(prompt, answers):\n    return [-len(a) for a in answers]\n")
+    done = prefloop("run", "nba-sql", "--out", "r", *SMALL, "--set", "judge=own_judges:shortest", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "execution accuracy" in done.stdout
     gap = json.loads((tmp_path / "r" / "stages" / "label-gap.json").read_text())
@@ -130,7 +124,7 @@ def test_whoever_labels_execution_examines(tmp_path: Path) -> None:
         json.loads(line) for line in (tmp_path / "r" / "preferences" / "preferences.jsonl").read_text().splitlines()
     ]
     assert all(len(row["chosen"][0]["content"]) < len(row["rejected"][0]["content"]) for row in rows)
-    assert "my_judges:shortest" in (tmp_path / "r" / "preferences" / "README.md").read_text()
+    assert "own_judges:shortest" in (tmp_path / "r" / "preferences" / "README.md").read_text()
 
 
 MISTAKES = [

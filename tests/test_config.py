@@ -47,7 +47,8 @@ def test_every_shipped_recipe_loads_and_explains_every_key(name: str) -> None:
     for section in sections:
         assert section in written
         if isinstance(written[section], dict):
-            idle = {o for (switch, value), options in IDLE.items() for o in options if reads(recipe, switch) == value}
+            switches = ((s, v, o) for (s, v), o in IDLE.items() if s.split(".")[0] == section)
+            idle = {o for switch, value, options in switches for o in options if reads(recipe, switch) == value}
             idle |= idle_in_evaluation(recipe.task) if section == "evaluation" else set()
             idle |= UNREAD_BY_LOOPS if section == "evaluation" and recipe.loop else set()
             assert set(written[section]) == set(type(getattr(recipe, section)).model_fields) - idle, section
@@ -98,7 +99,10 @@ def test_overrides_are_part_of_the_recipe_and_of_its_hash() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nba", "no recipe called 'nba'; shipped: iterative-dpo, lima-armorm-dpo, lima-pairrm-dpo, nba-sql, "),
+        (
+            "nba",
+            "no recipe called 'nba'; shipped: database-sql, iterative-dpo, lima-armorm-dpo, lima-pairrm-dpo, nba-sql, ",
+        ),
         ("gone.yaml", "recipe gone.yaml does not exist"),
     ],
 )

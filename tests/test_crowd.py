@@ -131,7 +131,7 @@ def test_a_tie_is_half_a_win_either_way() -> None:
     assert split.eta == pytest.approx(whole.eta, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_it_ranks_as_crowd_kit_does(seed: int) -> None:
     aggregation = pytest.importorskip("crowdkit.aggregation")
     pandas = pytest.importorskip("pandas")

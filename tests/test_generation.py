@@ -393,7 +393,7 @@ def test_a_resumed_run_repeats_nothing_and_ends_with_the_same_bytes(
         shown.append((label, total, unit, done))
         yield lambda n: shown.append(n)
 
-    monkeypatch.setattr(generate_module, "progress", progress)
+    monkeypatch.setattr("prefloop.store.journal.progress", progress)
     journal = FileJournal(tmp_path / "j.jsonl")
     assert dump(generate_completions(toy, PROMPTS, sampling, seed=1, rows=4, journal=journal)) == whole
     assert sizes == [2, 2]

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pandas as pd
 import pytest
 from hub_server import HubServer
@@ -64,10 +66,26 @@ def recipe(stand_ins: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "lima"
-    run_recipe(recipe, out)
-    return out
+def executed(stand_ins: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run that the notebook makes, all its cells in a kernel of its own as a user would, and what they print."""
+    folder = tmp_path_factory.mktemp("notebook")
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    assert not [cell for cell in book.cells if cell.get("outputs")], "the notebook is kept without outputs"
+    environment = {
+        "PREFLOOP_OVERRIDES": json.dumps(stand_ins),
+        "PREFLOOP_RUN": str(folder / "run"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return folder / "run", "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", []))
+
+
+@pytest.fixture(scope="module")
+def run(executed: tuple[Path, str]) -> Path:
+    return executed[0]
 
 
 def test_the_whole_way(run: Path) -> None:
@@ -153,21 +171,8 @@ def test_a_finished_run_pushes_what_its_recipe_names(
     assert load_policy("embedded", tmp_path / "adapter", "nf4", "cpu").lineage.adapters
 
 
-def test_the_notebook_runs_on_stand_ins(stand_ins: dict[str, Any], tmp_path: Path) -> None:
-    """All cells, in a kernel of its own, as a user would; nothing is sent."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    book = nbformat.read(NOTEBOOK, as_version=4)
-    assert not [cell for cell in book.cells if cell.get("outputs")], "the notebook is kept without outputs"
-    environment = {
-        "PREFLOOP_OVERRIDES": json.dumps(stand_ins),
-        "PREFLOOP_RUN": str(tmp_path / "run"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    text = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", []))
+def test_the_notebook_shows_the_answers_and_sends_nothing(executed: tuple[Path, str]) -> None:
+    _, text = executed
     assert "would push dataset" in text or "would push data set" in text
     assert "original completion" in text
 
@@ -179,6 +184,6 @@ def test_the_command_says_the_plan_before_any_download(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "answers sampled for training   250" in done.stdout
-    assert "7.00B parameters (from its name)" in done.stdout
+    assert "7.24B parameters (its published shape)" in done.stdout
     assert "one T4" in done.stdout
     assert list(tmp_path.iterdir()) == []

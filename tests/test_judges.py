@@ -108,7 +108,10 @@ def test_a_judge_is_chosen_by_its_name(given: Any, kind: type) -> None:
             "judge.members.1.mod: unknown key; did you mean 'mode'",
         ),
         ({"judge": {"corect": 1}}, "judge.corect: unknown key; did you mean 'correct'"),
-        ({"task": {"name": "lima"}}, "task: no task is called 'lima'; there are nba-sql, instructions, custom"),
+        (
+            {"task": {"name": "lima"}},
+            "task: no task is called 'lima'; there are nba-sql, database, instructions, custom",
+        ),
         ({"task": {"name": "instructions"}}, "judge.name: execution runs SQL, which task.name=instructions"),
         (
             {"task": "instructions", "judge": "pairrm", "evaluation": {"samples": 3}},

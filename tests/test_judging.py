@@ -12,6 +12,7 @@ import pytest
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
+from prefloop.judging import execution
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop.stages import judge_file, read_prompts
 from prefloop.records import Completion, Judgement, Prompt
@@ -97,6 +98,21 @@ def test_judging_goes_on_where_it_was_killed(prompts: list[Prompt], leagues: lis
         resumed = judge.judge(prompts, completions, journal=FileJournal(tmp_path / "b"))
     assert resumed == whole
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_golds_that_are_let_go_are_run_again(
+    prompts: list[Prompt], leagues: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = prompts[:12]
+    answers = [answer(prompt, gold(prompt)) for prompt in asked]
+    with ExecutionJudge(leagues, CONFIG) as judge:
+        whole = judge.judge(asked, answers)
+    monkeypatch.setattr(ExecutionJudge, "per_chunk", 3)
+    monkeypatch.setattr(execution, "GOLDS_KEPT", 4)
+    with ExecutionJudge(leagues, CONFIG) as judge:
+        assert judge.judge(asked, answers) == whole
+        assert judge.judge(asked[::-1], answers) == whole
+        assert len(judge._gold_results) <= 4 + 3
 
 
 @pytest.fixture

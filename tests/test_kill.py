@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import prefloop
+
+from prefloop.training.checkpoint import STATE
 
 SMALL = (
     "--set task.train_questions=24 --set task.test_questions=16 --set generation.k=4 --set training.epochs=1"
@@ -53,24 +56,33 @@ def check_kills(folder: Path, kills: int, seed: int) -> None:
     assert contents(folder / "b") == contents(folder / "a")
 
 
-def test_a_kill_changes_no_byte(tmp_path: Path) -> None:
-    check_kills(tmp_path, 1, seed=1)
-
-
 @pytest.mark.soak
 def test_a_hundred_kills_change_no_byte(tmp_path: Path) -> None:
     check_kills(tmp_path, 100, seed=2)
 
 
-def test_ctrl_c_keeps_finished_work_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path / "run")
-    while not (tmp_path / "run" / "prompts.parquet").exists():
+def when_there(process: subprocess.Popen[bytes], path: Path, how: signal.Signals) -> int:
+    """End a run as soon as it has made a file; its exit code."""
+    while not path.exists():
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert "go on with --resume" in process.stderr.read().decode()
-    assert (tmp_path / "run" / "prompts.parquet").exists()
+    process.send_signal(how)
+    return process.wait(timeout=60)
+
+
+def test_neither_ctrl_c_nor_a_kill_changes_a_byte(tmp_path: Path) -> None:
+    """Ctrl-C once there are questions, a kill while it trains; the rest, and the undisturbed run, in this process."""
+    out = tmp_path / "b"
+    interrupted = start(out)
+    assert when_there(interrupted, out / "prompts.parquet", signal.SIGINT) == 130
+    assert "go on with --resume" in interrupted.stderr.read().decode()
+    killed = start(out, "--resume")
+    assert when_there(killed, out / "work" / "training" / STATE, signal.SIGKILL) == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    for name, options in {"a": (), "b": ("--resume",)}.items():
+        done = prefloop("run", "nba-sql", "--out", tmp_path / name, *SMALL, *options)
+        assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(tmp_path / "a")
 
 
 SWALLOWED = """
@@ -83,7 +95,7 @@ def busy():
     except BaseException:
         pass
     try:
-        time.sleep(30)
+        time.sleep(30)  # until the second interrupt
     finally:
         time.sleep(1.5)  # longer than the second after which it is raised again
         print("tidied")

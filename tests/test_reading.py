@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from test_report import Outline
 
+from prefloop.evaluation import reading
 from prefloop.evaluation.reading import ReadingRow, reading_page
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -505,3 +506,17 @@ class TestLayout:
             browser.press("Tab")
             style = "(s => [s.outlineStyle, s.outlineWidth])(getComputedStyle(document.activeElement))"
             assert browser.js(style) == ["solid", "3px"]
+
+
+def test_of_more_rows_than_a_page_holds_a_part_is_drawn_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(f"Question {i}?", category="ab"[i % 2]) for i in range(200)]
+    options = {"name_a": "x", "name_b": "y", "summary": [("judge", "j")], "title": "t"}
+    assert "shown on this page" not in reading_page(rows, **options)
+    monkeypatch.setattr(reading, "MOST_BYTES", 10_000)
+    page = reading_page(rows, **options)
+    shown = re.search(r"(\d+) of 200, drawn by chance", page)
+    assert 10 < int(shown[1]) < 100
+    asked = [int(number) for number in re.findall(r"Question (\d+)\?", page)]
+    assert len(asked) == int(shown[1])
+    assert asked == sorted(asked) != list(range(len(asked)))
+    assert page == reading_page(rows, **options)

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM as BROWSER
+from browser import Browser
 
 from prefloop.evaluation import charts, svg
 from prefloop.evaluation.compare import Answers, evaluate
 from prefloop.evaluation.metrics import HeldOutPair
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, claim, render, write_report
 from prefloop.evaluation.tables import shown_prompts
+from prefloop.loop import reporting
+from prefloop.loop.reporting import LISTED, LISTED_CHARACTERS
 from prefloop.maths.statistics import seed_summary
 from prefloop.records import Completion, Judgement, Prompt
 
@@ -362,6 +366,62 @@ class TestHostileAnswers:
         assert "x" * 199 + "…" in cells
         assert any(tag == "p" and data.startswith("no such column") for tag, data in texts)
         assert "? unscored" in [data for tag, data in texts if tag == "span"]
+
+
+@pytest.fixture(scope="module")
+def largest(whole: Whole) -> Whole:
+    changed = [*whole[1].fixed, *whole[1].broken]
+    each = LISTED_CHARACTERS // LISTED
+    long = [
+        replace(
+            q,
+            gold_sql="1," * (each // 6),
+            before=padded(q.before, each // 3),
+            after=padded(q.after, each // 3),
+        )
+        for q in changed
+    ]
+    listed = (long * LISTED)[:LISTED]
+    return whole[0], replace(whole[1], fixed=listed, broken=listed, changed={"fixed": 20_123, "broken": 10_456})
+
+
+class TestManyQuestions:
+    """What 100,000 prompts come down to: as many changed questions and as much text as a page may hold."""
+
+    def test_the_page_stays_below_20_mb_and_says_what_it_leaves_out(self, largest: Whole) -> None:
+        page = render(*largest)
+        assert 3_000_000 < len(page.encode()) < 20_000_000
+        outline = Outline(page)
+        assert len([a for a in outline.found("details") if a.get("class") == "found"]) == 2 * LISTED
+        assert "Broken (500 of 10,456)" in outline.inside("h3")
+        assert any(
+            "10,456 questions were broken and 20,123 fixed. Listed are 500" in text for text in outline.inside("p")
+        )
+
+    @pytest.mark.browser
+    @pytest.mark.skipif(BROWSER is None, reason="needs a chromium or chrome on the path")
+    def test_it_opens(self, largest: Whole, tmp_path: Path) -> None:
+        with Browser(tmp_path / "profile") as browser:
+            browser.open(write_report(*largest, tmp_path / "report.html").as_uri())
+            assert browser.js("document.getElementById('count').textContent") == "1000 of 1000 questions"
+
+    def test_a_draw_is_by_seed_in_order_and_within_the_text(self, whole: Whole) -> None:
+        prompts = example_prompts()
+        assert reporting._drawn(prompts, 1) == prompts
+        many = [Prompt.create(({"role": "user", "content": str(i)},), "t", "test") for i in range(3 * LISTED)]
+        drawn = reporting._drawn(many, 1)
+        assert len(drawn) == LISTED
+        assert drawn == sorted(drawn, key=many.index) == reporting._drawn(many, 1) != reporting._drawn(many, 2)
+        questions = [replace(q, before=padded(q.before, LISTED_CHARACTERS // 3 - 2_000)) for q in whole[1].fixed[:6]]
+        assert reporting._within(questions) == questions[:3]
+
+
+def padded(answer: ShownAnswer, size: int) -> ShownAnswer:
+    return replace(
+        answer,
+        text="Plan: x.\n```sql\n" + "1," * (size // 2) + "\n```",
+        sql="1," * (size // 2),
+    )
 
 
 class TestPartialEvaluations:

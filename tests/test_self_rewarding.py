@@ -436,7 +436,7 @@ def seeds(count: int = 30, system: str = "") -> list[Prompt]:
 def drawn(count: int, **rest: Any) -> tuple[list[Prompt], dict[str, int]]:
     config = SelfRewardingConfig(rouge=rest.pop("rouge", 1.0), **rest.pop("config", {}))
     given = {"seed": 1, "round_": 1, **rest}
-    return draw_prompts(None, given.pop("seeds", seeds()), count, config, **given)  # type: ignore[arg-type]
+    return draw_prompts(None, given.pop("seeds", seeds()), count, config, **given)
 
 
 def test_new_prompts_are_counted_with_every_drop(scripted: Any) -> None:
@@ -505,7 +505,7 @@ def test_drawing_goes_on_from_its_journal(tmp_path: Path, monkeypatch: pytest.Mo
     journal = FileJournal(tmp_path / "journal.jsonl")
     assert draw(journal) == whole
     assert journal.entries()
-    monkeypatch.setattr("prefloop.generation.generate._decoded", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr("prefloop.generation.generate.decoded", lambda *_: pytest.fail("written again"))
     assert draw(FileJournal(tmp_path / "journal.jsonl")) == whole
 
 
