@@ -84,6 +84,12 @@ class Screen:
         ready(page)
         return page
 
+    def instead(self, path: str, status: int, body: str) -> None:
+        """Another answers in place of the server. Only for pages opened later: one that is there already may send
+        its next request past a route that Chromium has not told it of yet."""
+        assert not self.context.pages
+        self.context.route(path, lambda route: route.fulfill(status=status, body=body))
+
     def rows(self, table: sa.Table = schema.judgement) -> list[Any]:
         with self.server.service.database.reading.connect() as connection:
             return list(connection.execute(sa.select(table).order_by(*table.primary_key.columns)).all())
@@ -469,13 +475,13 @@ def test_every_screen_is_readable_for_all(open_screen: Open, width: int, height:
 def test_an_answer_that_no_receipt_came_for_is_kept(open_screen: Open, status: int) -> None:
     """A proxy, or somebody's sign-in page, answers in place of the server."""
     screen = open_screen()
+    screen.instead("**/api/v1/judgements", status, "<html>Welcome</html>")
     page = screen.page()
-    page.route("**/api/v1/judgements", lambda route: route.fulfill(status=status, body="<html>Welcome</html>"))
     page.keyboard.press("4")
     page.keyboard.press("Enter")
     expect(page.locator("#banner")).to_contain_text("1 answer(s) wait here")
     assert screen.rows() == []
-    page.unroute("**/api/v1/judgements")
+    screen.context.unroute("**/api/v1/judgements")
     page.wait_for_url("**/judge")
     expect(page.locator(".progress")).to_contain_text("1 of yours")
     assert [row.strength for row in screen.rows()] == [4]
@@ -501,8 +507,8 @@ def test_signing_out_leaves_nothing_of_oneself_in_the_browser(open_screen: Open)
 
 def test_signing_out_sends_first_and_throws_nothing_away_unasked(open_screen: Open) -> None:
     screen = open_screen()
+    screen.instead("**/api/v1/judgements", 503, "{}")
     page = screen.page()
-    page.route("**/api/v1/judgements", lambda route: route.fulfill(status=503, body="{}"))
     page.keyboard.press("4")
     page.keyboard.press("Enter")
     expect(page.locator("#banner")).to_contain_text("wait here")
