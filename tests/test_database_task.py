@@ -23,7 +23,7 @@ from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.grammar import world
 from prefloop.tasks.database.inspection import Inspected, inspect, opened
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.variant import write_variant
+from prefloop.tasks.database.sqlite_variant import write_sqlite_variant
 
 MODULES = [answers, claims, ddl, layouts, schema, specs, words, world]
 
@@ -144,7 +144,7 @@ def test_the_variant_keeps_names_and_keys_and_changes_numbers(tmp_path: Path) ->
     shop = build_shop(tmp_path / "shop.sqlite")
     with opened(shop) as connection:
         found = inspect(connection, "sqlite", "shop")
-    changed = write_variant(shop, tmp_path / "a.sqlite", found.schema, found.profiles, seed=1)
+    changed = write_sqlite_variant(shop, tmp_path / "a.sqlite", found.schema, found.profiles, seed=1)
     assert changed == {
         "customers": ["country", "joined", "credit"],
         "orders": ["quantity", "ordered_on", "status", "rows"],
@@ -162,8 +162,8 @@ def test_the_variant_keeps_names_and_keys_and_changes_numbers(tmp_path: Path) ->
     assert read(tmp_path / "a.sqlite", "SELECT COUNT(*) FROM orders") == [(175,)]  # an eighth of 200 is gone
     values = {row[0] for row in read(shop, "SELECT price FROM products")}
     assert {row[0] for row in read(tmp_path / "a.sqlite", "SELECT price FROM products")} < values
-    write_variant(shop, tmp_path / "b.sqlite", found.schema, found.profiles, seed=1)
-    write_variant(shop, tmp_path / "c.sqlite", found.schema, found.profiles, seed=2)
+    write_sqlite_variant(shop, tmp_path / "b.sqlite", found.schema, found.profiles, seed=1)
+    write_sqlite_variant(shop, tmp_path / "c.sqlite", found.schema, found.profiles, seed=2)
     whole = "SELECT * FROM products"
     assert read(tmp_path / "a.sqlite", whole) == read(tmp_path / "b.sqlite", whole)
     assert read(tmp_path / "a.sqlite", whole) != read(tmp_path / "c.sqlite", whole)
@@ -180,7 +180,7 @@ def test_triggers_checks_and_indexes_do_not_stop_the_variant(tmp_path: Path) -> 
         INSERT INTO keyless VALUES ('a', 10), ('b', 20);""",
         tmp_path,
     )
-    changed = write_variant(shop, tmp_path / "v.sqlite", found.schema, found.profiles, seed=1)
+    changed = write_sqlite_variant(shop, tmp_path / "v.sqlite", found.schema, found.profiles, seed=1)
     assert "a" in changed["t"]
     assert "keyless" not in changed
     with closing(sqlite3.connect(tmp_path / "v.sqlite")) as connection:

@@ -71,18 +71,11 @@ def read_audit(task: Task) -> dict[str, Any]:
     return found
 
 
-def databases_of(folder: Path, entry: DatabaseEntry) -> list[Path | str]:
-    """What answers to a database's questions are run on: itself, and its variant."""
-    if entry.url:
-        return [entry.url]
-    return [folder / path for path in (entry.file, entry.variant) if path]
-
-
 def _checked(task: Task, workers: int) -> list[Checked]:
     databases: list[Path | str] = []
     places: dict[str, list[int]] = {}
     for entry in task.file.databases:
-        own = databases_of(task.folder, entry)
+        own = entry.databases(task.folder)
         places[entry.name] = list(range(len(databases), len(databases) + len(own)))
         databases += own
     dialects = {entry.name: entry.dialect for entry in task.file.databases}
@@ -128,7 +121,7 @@ def _database(folder: Path, entry: DatabaseEntry) -> dict[str, Any]:
             for key in found.schema.keys
             if not key.declared
         ],
-        "variant": entry.variant is not None,
+        "variant": entry.varied,
     }
 
 
@@ -169,7 +162,7 @@ def _figures(task: Task, checked: Sequence[Checked]) -> dict[str, Any]:
 
 def _alone(task: Task, question: Question, found: Checked) -> bool:
     """The gold says nothing on the variant, so answers are compared on the database alone."""
-    return not found.everywhere and task.database(question).variant is not None
+    return not found.everywhere and task.database(question).varied
 
 
 def _collisions(task: Task, kept: Sequence[tuple[Question, int, Checked]]) -> list[list[int]]:

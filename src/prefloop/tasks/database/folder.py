@@ -37,6 +37,8 @@ class DatabaseEntry(Section):
     """The same with other numbers (`prefloop.tasks.database.variant`)."""
     url: str | None = None
     """PostgreSQL, without a password."""
+    variant_url: str | None = None
+    """Of a PostgreSQL database, its variant."""
     shown: Path
     """DDL that prompts show."""
 
@@ -45,8 +47,24 @@ class DatabaseEntry(Section):
         if (self.file is None) == (self.url is None):
             raise ValueError("give either file (SQLite) or url (PostgreSQL)")
         if self.url and self.variant:
-            raise ValueError("variant is for SQLite alone")
+            raise ValueError("variant is for SQLite: that of a PostgreSQL database is a variant_url")
+        if self.file and self.variant_url:
+            raise ValueError("variant_url is for PostgreSQL: that of a SQLite file is a variant")
         return self
+
+    @property
+    def varied(self) -> bool:
+        """It has a variant."""
+        return bool(self.variant or self.variant_url)
+
+    @property
+    def urls(self) -> list[str]:
+        """Itself and its variant where they are on a server."""
+        return [url for url in (self.url, self.variant_url) if url]
+
+    def databases(self, folder: Path) -> list[Path | str]:
+        """What answers to its questions are run on: itself, and its variant."""
+        return [*(folder / path for path in (self.file, self.variant) if path), *self.urls]
 
     @property
     def dialect(self) -> str:

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.errors import DataError
+from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note, progress
 from prefloop.sql.pool import SandboxPool
-from prefloop.sql.postgres import read_address
+from prefloop.sql.postgres import connect_readonly, read_address
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import write_text
-from prefloop.tasks.database.audit import GOLD_LIMITS, audit_task, databases_of
+from prefloop.tasks.database.audit import GOLD_LIMITS, audit_task
 from prefloop.tasks.database.checks import Checked, check_questions
 from prefloop.tasks.database.ddl import ddl
 from prefloop.tasks.database.folder import DatabaseEntry, Question, TaskFile, making, write_task
 from prefloop.tasks.database.grammar.draw import FAMILIES, Drawn, draw_question
 from prefloop.tasks.database.grammar.world import World, world_of
 from prefloop.tasks.database.inspection import Inspected, inspect, opened
-from prefloop.tasks.database.variant import write_variant
+from prefloop.tasks.database.schema import POSTGRES, SQLITE
+from prefloop.tasks.database.sqlite_variant import write_sqlite_variant
 from prefloop.tasks.nba.text import normalised
 
 POLICIES = """\
@@ -44,6 +45,8 @@ PER_TEMPLATE = 4
 
 LARGEST_GOLD = 60
 """Rows; a longer answer is a listing, not an answer."""
+
+UNVARIED = "{}: nothing in it can be varied, so answers are compared on one database alone"
 
 BATCH = 256
 STALLED_BATCHES = 4
@@ -95,6 +98,7 @@ def task_from_database(
     *,
     train: int = 400,
     test: int = 200,
+    variant: str | None = None,
     seed: int = 1,
     workers: int = 0,
 ) -> dict[str, Any]:
@@ -104,15 +108,17 @@ def task_from_database(
 
     Args:
         train, test: questions to draw; where the database offers fewer, there are fewer, and the audit says so.
+        variant: of a PostgreSQL database, the URL of an empty one by a role that owns it, to become its variant.
         workers: sandbox processes; 0 means one per core.
 
     Raises:
-        DataError: the database is missing, no database, or too small for a question.
+        ConfigError: `variant` is given for a SQLite file, whose variant is a file.
+        DataError: the database is missing, no database, or too small for a question; or `variant` cannot be filled.
         StoreError: `out` exists, or cannot be written.
     """
     with making(out) as folder:
-        entry, found = add_database(source, folder, _called(source), "schema.sql", seed)
-        databases = databases_of(folder, entry)
+        entry, found = add_database(source, folder, _called(source), "schema.sql", seed, variant)
+        databases = entry.databases(folder)
         drawing = _draw(world_of(found), databases, entry.dialect, train, test, seed, workers)
         if not {"train", "test"} <= set(drawing.splits):
             raise DataError(f"{source} offers no questions that the audit lets in: it holds too little to ask about")
@@ -131,39 +137,60 @@ def task_from_database(
 def _called(source: Path | str) -> str:
     if isinstance(source, Path):
         return source.stem
-    return source.rpartition("/")[2].partition("?")[0] or "database"
+    return source.partition("?")[0].rpartition("/")[2] or "database"
 
 
-def add_database(source: Path | str, out: Path, name: str, shown: str, seed: int) -> tuple[DatabaseEntry, Inspected]:
-    """Put a database into a task folder: its copy, its schema as prompts show it, and its variant.
+def add_database(
+    source: Path | str, out: Path, name: str, shown: str, seed: int, variant: str | None = None
+) -> tuple[DatabaseEntry, Inspected]:
+    """Put a database into a task folder: its copy or URL, its schema as prompts show it, and its variant.
 
     Raises:
-        DataError: it cannot be read, or holds no tables.
+        ConfigError: `variant` is given for a SQLite file.
+        DataError: it cannot be read, or holds no tables; or `variant` cannot be filled.
     """
-    if isinstance(source, str):
-        if read_address(source).password is not None:
-            raise DataError(
-                "the URL holds a password, which a task folder must not keep: leave it out of the URL and put it into "
-                "PGPASSWORD or ~/.pgpass"
-            )
-        entry = DatabaseEntry(name=name, url=source, shown=Path(shown))
-        with opened(source) as connection:
-            found = inspect(connection, entry.dialect, entry.name)
-        write_text(out / shown, ddl(found.schema, found.profiles))
-        return entry, found
+    if isinstance(source, Path):
+        if variant:
+            raise ConfigError("--variant has no effect on a SQLite file, whose variant is a file beside its copy")
+        return _add_file(source, out, name, shown, seed)
+    return _add_server(source, out, name, shown, seed, variant)
+
+
+def _add_file(source: Path, out: Path, name: str, shown: str, seed: int) -> tuple[DatabaseEntry, Inspected]:
     copy = Path("databases") / f"{name}.sqlite"
     (out / "databases").mkdir(parents=True, exist_ok=True)
     snapshot(source, out / "databases").replace(out / copy)
     (out / "databases" / ".incoming.sqlite.lock").unlink(missing_ok=True)
     with opened(out / copy) as connection:
-        found = inspect(connection, "sqlite", str(source))
+        found = inspect(connection, SQLITE, str(source))
     write_text(out / shown, ddl(found.schema, found.profiles))
     other = Path("databases") / f"{name}.variant.sqlite"
-    changed = write_variant(out / copy, out / other, found.schema, found.profiles, seed)
+    changed = write_sqlite_variant(out / copy, out / other, found.schema, found.profiles, seed)
     if not changed:
         (out / other).unlink(missing_ok=True)
-        note(f"{name}: nothing in it can be varied, so answers are compared on one database alone")
+        note(UNVARIED.format(name))
     return DatabaseEntry(name=name, file=copy, variant=other if changed else None, shown=Path(shown)), found
+
+
+def _add_server(
+    source: str, out: Path, name: str, shown: str, seed: int, variant: str | None
+) -> tuple[DatabaseEntry, Inspected]:
+    if read_address(source).password is not None:
+        raise DataError(
+            "the URL holds a password, which a task folder must not keep: leave it out of the URL and put it into "
+            "PGPASSWORD or ~/.pgpass"
+        )
+    from prefloop.tasks.database.postgres_variant import write_postgres_variant
+
+    with connect_readonly(source) as connection:
+        found = inspect(connection, POSTGRES, name)
+        changed, url = {}, None
+        if variant:
+            changed, url = write_postgres_variant(connection, variant, found.schema, found.profiles, seed)
+            if not changed:
+                note(UNVARIED.format(name))
+    write_text(out / shown, ddl(found.schema, found.profiles))
+    return DatabaseEntry(name=name, url=source, variant_url=url if changed else None, shown=Path(shown)), found
 
 
 def _draw(

@@ -69,18 +69,16 @@ def question_counts(config: DatabaseTaskConfig) -> tuple[int, int]:
 
 
 def judge_sets(folder: Path) -> dict[str, list[Path | str]]:
-    """What each prompt's ``meta.database`` stands for: frozen copies, with the variant and without."""
+    """What each prompt's ``meta.database`` stands for: frozen copies or URLs, with the variant and without."""
     found: dict[str, list[Path | str]] = {}
     for entry in read_task(folder).file.databases:
-        if entry.url:
-            found[entry.name] = [entry.url]
-            continue
-        copies: list[Path | str] = [
-            snapshot(folder / path, cache_folder() / "databases") for path in (entry.file, entry.variant) if path
+        members: list[Path | str] = [
+            place if isinstance(place, str) else snapshot(place, cache_folder() / "databases")
+            for place in entry.databases(folder)
         ]
-        found[entry.name] = copies
-        if len(copies) > 1:
-            found[f"{entry.name}/{ALONE}"] = copies[:1]
+        found[entry.name] = members
+        if entry.varied:
+            found[f"{entry.name}/{ALONE}"] = members[:1]
     return found
 
 
