@@ -21,8 +21,11 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
 from prefloop.store.files import file_hash, unused, write_jsonl, write_text, writing
+from prefloop.tasks.database.specs import shape, skeleton
 
 TASK, QUESTIONS, AUDIT = "task.yaml", "questions.jsonl", "audit.json"
+UNANSWERABLE = "unanswerable"
+"""Family and template of questions without a query that do not name their own."""
 SHOWN = 10
 """Findings of one file that are told at once."""
 
@@ -80,6 +83,9 @@ class TaskFile(Section):
     """What a question leaves open, as the prompt states it."""
     origin: str = "The prompts are the user's own."
     """What a card says of the questions."""
+    collisions: Literal["leave_out", "keep"] = "leave_out"
+    """What becomes of questions whose results are equal by what may be an accident
+    (`prefloop.tasks.database.overlaps`)."""
     databases: tuple[DatabaseEntry, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -120,6 +126,8 @@ class Question(Section):
     """``full`` sentences or as people type (``typed``): reports are split by it."""
     note: str = ""
     """What a person would have to know beside the schema; shown with the question."""
+    lacks: str = ""
+    """Where no query can answer: what the database does not hold, as the right answer says it."""
     answer: str = ""
     """A stored answer, which the audit compares with what the query gives."""
     source: str = ""
@@ -134,6 +142,8 @@ class Question(Section):
                 raise ValueError(str(error)) from error
         if self.sql is None and (self.alternatives or self.compare_sql):
             raise ValueError("sql is null, so there is nothing to compare with: remove compare_sql and alternatives")
+        if self.sql is not None and self.lacks:
+            raise ValueError("lacks is for questions that no query can answer, and sql is one: remove either")
         return self
 
     def row(self) -> dict[str, Any]:
@@ -156,6 +166,19 @@ class Task:
         if not question.database:
             return self.file.databases[0]
         return next(entry for entry in self.file.databases if entry.name == question.database)
+
+    def template(self, question: Question) -> str:
+        """The question's template: as written, or what its database and the shape of its query say."""
+        if question.template:
+            return question.template
+        entry = self.database(question)
+        return f"{entry.name}: {skeleton(question.sql, entry.dialect) if question.sql else UNANSWERABLE}"
+
+    def family(self, question: Question) -> str:
+        """The question's family: as written, or the kind of its query."""
+        if question.family:
+            return question.family
+        return shape(question.sql, self.database(question).dialect) if question.sql else UNANSWERABLE
 
     @property
     def content(self) -> str:

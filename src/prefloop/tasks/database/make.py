@@ -40,6 +40,8 @@ POLICIES = """\
 """Defaults a person should look at. No policy says what a year, a period or "best" means here: that is the house's."""
 
 UNSEEN_SHARE = 0.6
+UNANSWERABLE_SHARE = 0.08
+"""Most questions of a split that no query can answer: a policy that never learns to refuse invents columns."""
 PER_TEMPLATE = 4
 """Most test questions a template may have; more where the database gives no others."""
 
@@ -65,6 +67,8 @@ class _Drawing:
     texts: set[str] = field(default_factory=set)
     golds: dict[str, str] = field(default_factory=dict)
     """Split of each gold: a test question is no training question in other words."""
+    unanswerable: Counter[str] = field(default_factory=Counter)
+    """Places that are left for them, by split."""
     results: dict[str, str] = field(default_factory=dict)
     """Digest of a gold's result to the query that gave it."""
     per_template: Counter[str] = field(default_factory=Counter)
@@ -72,6 +76,10 @@ class _Drawing:
 
     def split(self, drawn: Drawn, most: int) -> str:
         """Where a question would go; empty where its place is taken."""
+        split = self._place(drawn, most)
+        return split if drawn.sql is not None or self.unanswerable[split] else ""
+
+    def _place(self, drawn: Drawn, most: int) -> str:
         if drawn.held_out:
             return "test" if self.unseen and self.per_template[drawn.template] < most else ""
         if self.seen and self.per_template[drawn.template] < most:
@@ -81,7 +89,10 @@ class _Drawing:
     def take(self, drawn: Drawn, split: str) -> None:
         self.taken.append(drawn)
         self.splits.append(split)
-        self.golds[drawn.sql] = split
+        if drawn.sql is None:
+            self.unanswerable[split] -= 1
+        else:
+            self.golds[drawn.sql] = split
         if split == "train":
             self.train -= 1
             return
@@ -200,6 +211,7 @@ def _draw(
     rng = np.random.default_rng([seed, 7])
     unseen = round(UNSEEN_SHARE * test)
     drawing = _Drawing(train, unseen, test - unseen)
+    drawing.unanswerable.update(train=round(UNANSWERABLE_SHARE * train), test=round(UNANSWERABLE_SHARE * test))
     stalled, most = 0, PER_TEMPLATE
     with (
         SandboxPool(databases, workers, GOLD_LIMITS) as pool,
@@ -246,10 +258,11 @@ def _consider(drawing: _Drawing, drawn: Drawn, checked: Checked, databases: int,
         reason = "gold is the same on the variant"
     if not reason and checked.rows > LARGEST_GOLD and "top_k" not in drawn.comparison:
         reason = "gold is too long"
-    if not reason and split and drawing.golds.get(drawn.sql, split) != split:
-        reason = "its query is one of the other split"
-    if not reason and drawing.results.setdefault(checked.digest, drawn.sql) != drawn.sql:
-        reason = "another question has the same result"
+    if not reason and drawn.sql is not None:
+        if split and drawing.golds.get(drawn.sql, split) != split:
+            reason = "its query is one of the other split"
+        elif drawing.results.setdefault(checked.digest, drawn.sql) != drawn.sql:
+            reason = "another question has the same result"
     if reason:
         drawing.left_out[reason] += 1
     elif split:
@@ -266,4 +279,5 @@ def _question(drawn: Drawn, split: str) -> Question:
         template=drawn.template,
         family=drawn.family,
         wording=drawn.manner,
+        lacks=drawn.lacks,
     )

@@ -13,12 +13,13 @@ from prefloop.errors import DataError
 from prefloop.records import Message, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder
-from prefloop.tasks.database.audit import family_of, read_audit, template_of
+from prefloop.tasks.database.audit import read_audit
 from prefloop.tasks.database.claims import plan_of_query
 from prefloop.tasks.database.ddl import shown_tables
 from prefloop.tasks.database.folder import DatabaseEntry, Question, Task, read_task
 from prefloop.tasks.database.prompting import system_message
 from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.questions.refusals import refusal_plan
 
 NAME = "database"
 ALONE = "alone"
@@ -42,7 +43,7 @@ def database_prompts(config: DatabaseTaskConfig, seed: int) -> tuple[list[Prompt
         *_drawn([row for row in kept if row[0].split == "train"], config.train_questions, config, "train", seed),
         *_drawn([row for row in kept if row[0].split == "test"], config.test_questions, config, "test", 0),
     ]
-    seen = {template_of(task, question) for question, _ in chosen if question.split == "train"}
+    seen = {task.template(question) for question, _ in chosen if question.split == "train"}
     alone = set(audit["on_one_database"])
     system = {
         entry.name: system_message(config.folder, task.file, entry, config.schema_in_prompt)
@@ -52,7 +53,7 @@ def database_prompts(config: DatabaseTaskConfig, seed: int) -> tuple[list[Prompt
     prompts = []
     for question, line in chosen:
         entry = task.database(question)
-        meta = _meta(task, question, tables[entry.name], template_of(task, question) in seen)
+        meta = _meta(task, question, tables[entry.name], task.template(question) in seen)
         meta["database"] = f"{entry.name}/{ALONE}" if line in alone else entry.name
         prompts.append(_prompt(question, system[entry.name], meta))
     counts = {split: {"accepted": sum(p.split == split for p in prompts)} for split in ("test", "train")}
@@ -108,11 +109,11 @@ def _tables(folder: Path, entry: DatabaseEntry) -> list[str]:
 
 def _meta(task: Task, question: Question, tables: list[str], seen: bool) -> dict[str, Any]:
     dialect = task.database(question).dialect
-    plan = plan_of_query(question.sql, dialect)
+    plan = refusal_plan(question.lacks) if question.lacks else plan_of_query(question.sql, dialect)
     meta: dict[str, Any] = {
         "question": question.question,
-        "family": family_of(task, question),
-        "template": template_of(task, question),
+        "family": task.family(question),
+        "template": task.template(question),
         "seen": seen,
         "answerable": question.sql is not None,
         "gold_sql": question.sql,

@@ -20,7 +20,8 @@ AGGREGATES = {"AVG": "average", "SUM": "total", "MAX": "highest", "MIN": "lowest
 class Asked:
     """A question before it is worded."""
 
-    sql: str
+    sql: str | None
+    """None: no query can answer."""
     words: dict[str, str]
     """Fields of the wordings; ``where`` is filled from the filters."""
     filters: Sequence[Filter] = ()
@@ -28,6 +29,8 @@ class Asked:
     compare_sql: str | None = None
     variety: str = ""
     """Of several forms of the intent, which: a part of its structure."""
+    lacks: str = ""
+    """Where no query can answer: what the database does not hold."""
 
 
 @dataclass(frozen=True)
