@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from command_line import prefloop
 from postgres import Postgres, running_postgres
 from postgres_copy import make_reader, new_database
 from shop import TABLES, build_shop, rows
+from test_annotation_export import World
 
+from prefloop.annotation.items import NewItem, add_items
+from prefloop.annotation.open import _asked, with_results
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.recipe import load_recipe
 from prefloop.config.tasks import DatabaseTaskConfig
@@ -289,6 +293,31 @@ def test_options_of_the_recipe(made: Path, tmp_path: Path) -> None:
 def postgres() -> Iterator[Postgres]:
     with running_postgres() as server:
         yield server
+
+
+def test_people_see_what_queries_return_and_corrections_are_judged_on_the_variant_too(
+    made: Path, tmp_path: Path
+) -> None:
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
+    counted = "SELECT COUNT(*) FROM orders"
+    asked = next(prompt for prompt in prompts if (prompt.meta["gold_sql"] or "").startswith(counted))
+    recipe = {"recipe": {"task": {"name": "database", "folder": str(made)}}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    place = made / "databases/shop.sqlite"
+    assert _asked(str(tmp_path)) == {"sql": str(place)}
+    with closing(sqlite3.connect(place)) as connection:
+        (value,) = connection.execute(asked.meta["gold_sql"]).fetchone()
+    first, second = answer(asked, "Plan: x\n```sql\nSELECT 'no'\n```"), answer(asked, gold(asked), 1)
+    (shown,) = with_results([NewItem(asked, (first, second))], place)
+    assert [result["rows"] for result in shown.results] == [[["no"]], [[value]]]
+    world = World(tmp_path, overlap=1, sql=place)
+    with world.database.writing.begin() as connection:
+        add_items(connection, [shown])
+    for rater, query in enumerate((asked.meta["gold_sql"], f"SELECT {value}"), 1):
+        world.say(rater, shown, strength=2, edits={0: f"Plan: x\n```sql\n{query}\n```"})
+    found = world.export(tmp_path / "out")
+    world.database.close()
+    assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}  # the second is right on the database alone
 
 
 @pytest.fixture

@@ -219,6 +219,18 @@ def read_task(folder: Path) -> Task:
     return Task(folder, file, tuple(questions), tuple(lines))
 
 
+def only_copy(folder: Path) -> Path | None:
+    """The SQLite copy of a task that has one database, and that as a file; None of any other, or where none is.
+
+    Raises:
+        DataError: ``task.yaml`` cannot be read.
+    """
+    if not (folder / TASK).is_file():
+        return None
+    databases = _task_file(folder / TASK).databases
+    return folder / databases[0].file if len(databases) == 1 and databases[0].file else None
+
+
 def _task_file(path: Path) -> TaskFile:
     if not path.is_file():
         raise DataError(f"{path} does not exist: make a task folder with prefloop task from-database or task import")

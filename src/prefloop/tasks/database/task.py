@@ -16,7 +16,7 @@ from prefloop.store.files import cache_folder
 from prefloop.tasks.database.audit import read_audit
 from prefloop.tasks.database.claims import plan_of_query
 from prefloop.tasks.database.ddl import shown_tables
-from prefloop.tasks.database.folder import DatabaseEntry, Question, Task, read_task
+from prefloop.tasks.database.folder import DatabaseEntry, Question, Task, only_copy, read_task
 from prefloop.tasks.database.prompting import system_message
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.refusals import refusal_plan
@@ -81,6 +81,12 @@ def judge_sets(folder: Path) -> dict[str, list[Path | str]]:
         if entry.varied:
             found[f"{entry.name}/{ALONE}"] = members[:1]
     return found
+
+
+def sets_beside(copy: Path) -> dict[str, list[Path | str]] | None:
+    """`judge_sets` of the task folder whose only database is this copy; None of a file that is none."""
+    folder = copy.parent.parent
+    return judge_sets(folder) if only_copy(folder) == copy else None
 
 
 def folder_hash(folder: Path) -> str:
