@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefloop.tasks.database.folder import UNANSWERABLE
-from prefloop.tasks.database.grammar.intent import AGGREGATES, Asked, Intent, table_words
-from prefloop.tasks.database.grammar.world import World, draw_name, pick, pick_table
+from prefloop.tasks.database.grammar.intent import AGGREGATES, Asked, Intent, of_table, table_words
+from prefloop.tasks.database.grammar.world import Facts, World, draw_name, pick
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,29 @@ THINGS = (
 FORECASTS = frozenset("forecast prediction projection projected expected planned plan budget target".split())
 
 
-def _missing_of(rng: np.random.Generator, world: World, options: tuple[Absent, ...]) -> Asked | None:
-    facts = pick_table(rng, world, "names")
-    named = draw_name(rng, facts) if facts else None
+def _lacking(rng: np.random.Generator, world: World, facts: Facts, options: tuple[Absent, ...]) -> Asked | None:
+    named = draw_name(rng, facts)
     absent = [each for each in options if not each.words & world.vocabulary]
-    if facts is None or named is None or not absent:
+    if named is None or not absent:
         return None
     one = pick(rng, absent)
     said = {**table_words(facts, name=named[0]), "value": named[1], "absent": one.one, "absents": one.many}
     return Asked(None, said, lacks=one.many)
 
 
-def _attribute(rng: np.random.Generator, world: World) -> Asked | None:
-    return _missing_of(rng, world, ATTRIBUTES)
+@of_table("names")
+def _attribute(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    return _lacking(rng, world, facts, ATTRIBUTES)
 
 
-def _thing(rng: np.random.Generator, world: World) -> Asked | None:
-    return _missing_of(rng, world, THINGS)
+@of_table("names")
+def _thing(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    return _lacking(rng, world, facts, THINGS)
 
 
-def _future(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "measures")
-    if facts is None or FORECASTS & world.vocabulary:
+@of_table("measures")
+def _future(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    if FORECASTS & world.vocabulary:
         return None
     measure, aggregate = pick(rng, facts.measures), AGGREGATES[pick(rng, sorted(AGGREGATES))]
     return Asked(None, {**table_words(facts, measure=measure), "aggregate": aggregate}, lacks="the future")
