@@ -14,8 +14,8 @@ from shop import build_shop
 
 from prefloop.errors import DataError
 from prefloop.sql.compare import ComparisonSpec, compare
-from prefloop.tasks.database.importing import task_from_questions
-from prefloop.tasks.database.layouts import MOST_EXPANDED, expanded, read_layout, statements
+from prefloop.tasks.database.imports.layouts import MOST_EXPANDED, expanded, read_layout, statements
+from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.specs import infer, shape, skeleton
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

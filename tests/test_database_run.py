@@ -34,13 +34,13 @@ from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import connect_readonly
 from prefloop.store.tables import read_records
-from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import read_task
-from prefloop.tasks.database.importing import task_from_questions
-from prefloop.tasks.database.inspection import inspect
+from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.postgres_variant import write_postgres_variant
+from prefloop.tasks.database.source.inspection import inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
+from prefloop.tasks.database.variants.postgres import write_postgres_variant
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.grammar import Question, draw_question
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
@@ -431,7 +431,8 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
             CREATE TABLE "Takings" (shop_id int REFERENCES shops, day date, taken amount, mood mood, feelings mood[],
               raw bytea, twice numeric GENERATED ALWAYS AS (taken * 2) STORED, PRIMARY KEY (shop_id, day),
               UNIQUE (day, taken));
-            CREATE INDEX by_mood ON "Takings" (mood);
+            CREATE INDEX by_mood ON "Takings" (mood); CREATE TABLE visits (hour int, people int);
+            INSERT INTO visits SELECT i % 7, i % 9 FROM generate_series(1, 16) i;
             INSERT INTO shops SELECT i, E'shop\t\\ ' || i, ARRAY['a', NULL, 'b"c'], '{"x": [1, null]}',
               '2024-01-01 00:00+02'::timestamptz + i * interval '1 hour' FROM generate_series(1, 5) i;
             INSERT INTO "Takings" SELECT s, date '2024-01-01' + d, d * s + 0.25, (enum_range(NULL::mood))[1 + d % 3],
@@ -443,11 +444,12 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
     with connect_readonly(reader) as source:
         looked = inspect(source, "postgres", "it")
         changed, url = write_postgres_variant(source, into, looked.schema, looked.profiles, seed=1)
-    assert changed == {"Takings": ["taken", "mood", "feelings", "rows"], "shops": ["tags", "note", "seen"]}
+    assert changed == {"Takings": ["taken", "mood", "feelings", "rows"], "shops": ["tags", "note", "seen"], "visits": ["hour", "people", "rows"]}
     queries = [
         'SELECT s.id, s."Shop Name", COUNT(*) FROM shops s JOIN "Takings" t ON t.shop_id = s.id GROUP BY s.id',
         "SELECT mood, AVG(twice) FROM sales.\"Takings\" WHERE mood > 'sad' GROUP BY mood",
         "SELECT tags, note, seen FROM shops",
+        "SELECT COUNT(*), MIN(hour) >= 0 AND MAX(people) < 9 FROM visits",
         "SELECT COUNT(*) FROM \"Takings\" WHERE 'ok' = ANY(feelings) AND raw IS NOT NULL AND twice = 2 * taken",
     ]
     with SandboxPool([reader, url], 1) as pool:
@@ -455,7 +457,8 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
     assert {result.status for result in found} == {"ok"}, found
     assert found[0].rows != found[1].rows  # counts: rows are gone
     assert found[2].rows != found[3].rows
-    assert (found[6].rows, found[7].rows) == (((150,),), ((131,),))  # an eighth of 150 is gone, all else holds
+    assert (found[6].rows, found[7].rows) == (((16, 1),), ((14, 1),))  # without a key
+    assert (found[8].rows, found[9].rows) == (((150,),), ((131,),))  # an eighth of 150 is gone, all else holds
     indexes = (
         "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'sales' AND indexdef !~ 'UNIQUE' ORDER BY 2"
     )

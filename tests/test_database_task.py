@@ -17,14 +17,17 @@ from shop import build_shop
 from prefloop.errors import DataError, StoreError
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.pool import SandboxPool
-from prefloop.tasks.database import answers, claims, ddl, folder, layouts, profile, schema, specs, words
-from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database import claims, folder, specs, words
+from prefloop.tasks.database.audit import answers
+from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.claims import plan_agreement, plan_of_query
 from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.grammar import draw, refusals, world
-from prefloop.tasks.database.inspection import Inspected, inspect, opened, vocabulary
+from prefloop.tasks.database.imports import layouts
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.sqlite_variant import write_sqlite_variant
+from prefloop.tasks.database.source import ddl, profile, schema
+from prefloop.tasks.database.source.inspection import Inspected, inspect, opened, vocabulary
+from prefloop.tasks.database.variants.sqlite import write_sqlite_variant
 
 MODULES = [answers, claims, ddl, layouts, schema, specs, words, world]
 

@@ -70,8 +70,8 @@ def import_(
       prefloop task import gold-test-set.jsonl --database nba_roster.db --out roster-task
     """
     from prefloop.errors import ConfigError
-    from prefloop.tasks.database.importing import task_from_questions
-    from prefloop.tasks.database.layouts import LAYOUTS
+    from prefloop.tasks.database.imports.layouts import LAYOUTS
+    from prefloop.tasks.database.imports.questions import task_from_questions
 
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(f"--layout {layout}: there are {', '.join(LAYOUTS)}")
@@ -89,7 +89,7 @@ def audit(
 
     Example: prefloop task audit shop-task
     """
-    from prefloop.tasks.database.audit import audit_task
+    from prefloop.tasks.database.audit.audit import audit_task
 
     _show(audit_task(folder, workers=workers), folder, json_)
 
@@ -99,6 +99,6 @@ def _place(database: str) -> Path | str:
 
 
 def _show(found: dict[str, Any], folder: Path, json_: bool) -> None:
-    from prefloop.tasks.database.report import summary
+    from prefloop.tasks.database.audit.report import summary
 
     print_json(found) if json_ else typer.echo(summary(found, folder))

@@ -37,7 +37,7 @@ class DatabaseEntry(Section):
     file: Path | None = None
     """SQLite copy, inside the folder."""
     variant: Path | None = None
-    """The same with other numbers (`prefloop.tasks.database.variant`)."""
+    """The same with other numbers (`prefloop.tasks.database.variants.changes`)."""
     url: str | None = None
     """PostgreSQL, without a password."""
     variant_url: str | None = None
@@ -85,7 +85,7 @@ class TaskFile(Section):
     """What a card says of the questions."""
     collisions: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of questions whose results are equal by what may be an accident
-    (`prefloop.tasks.database.overlaps`)."""
+    (`prefloop.tasks.database.audit.overlaps`)."""
     databases: tuple[DatabaseEntry, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -16,15 +16,15 @@ from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import connect_readonly, read_address
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import write_text
-from prefloop.tasks.database.audit import GOLD_LIMITS, audit_task
-from prefloop.tasks.database.checks import Checked, check_questions
-from prefloop.tasks.database.ddl import ddl
+from prefloop.tasks.database.audit.audit import GOLD_LIMITS, audit_task
+from prefloop.tasks.database.audit.checks import Checked, check_questions
 from prefloop.tasks.database.folder import DatabaseEntry, Question, TaskFile, making, write_task
 from prefloop.tasks.database.grammar.draw import FAMILIES, Drawn, draw_question
 from prefloop.tasks.database.grammar.world import World, world_of
-from prefloop.tasks.database.inspection import Inspected, inspect, opened
-from prefloop.tasks.database.schema import POSTGRES, SQLITE
-from prefloop.tasks.database.sqlite_variant import write_sqlite_variant
+from prefloop.tasks.database.source.ddl import ddl
+from prefloop.tasks.database.source.inspection import Inspected, inspect, opened
+from prefloop.tasks.database.source.schema import POSTGRES, SQLITE
+from prefloop.tasks.database.variants.sqlite import write_sqlite_variant
 from prefloop.tasks.nba.text import normalised
 
 POLICIES = """\
@@ -191,7 +191,7 @@ def _add_server(
             "the URL holds a password, which a task folder must not keep: leave it out of the URL and put it into "
             "PGPASSWORD or ~/.pgpass"
         )
-    from prefloop.tasks.database.postgres_variant import write_postgres_variant
+    from prefloop.tasks.database.variants.postgres import write_postgres_variant
 
     with connect_readonly(source) as connection:
         found = inspect(connection, POSTGRES, name)

@@ -16,7 +16,7 @@ from prefloop.tasks.database.grammar.intent import (
 )
 from prefloop.tasks.database.grammar.joins import Join, join_words, of_join
 from prefloop.tasks.database.grammar.world import Filter, World, draw_filter, draw_name, pick
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.source.schema import literal
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from prefloop.tasks.database.grammar.intent import Asked, Draw, table_words
 from prefloop.tasks.database.grammar.world import Facts, World, pick
-from prefloop.tasks.database.schema import ForeignKey
+from prefloop.tasks.database.source.schema import ForeignKey
 
 
 @dataclass(frozen=True)

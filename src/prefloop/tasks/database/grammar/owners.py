@@ -13,7 +13,7 @@ from prefloop.tasks.database.grammar.intent import (
 )
 from prefloop.tasks.database.grammar.joins import Join, join_words, joined, of_join
 from prefloop.tasks.database.grammar.world import World, draw_name, pick
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.source.schema import literal
 
 
 @of_join(parent="categories")

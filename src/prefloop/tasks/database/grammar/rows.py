@@ -16,7 +16,7 @@ from prefloop.tasks.database.grammar.intent import (
     where,
 )
 from prefloop.tasks.database.grammar.world import Facts, World, draw_name, pick
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.source.schema import literal
 from prefloop.tasks.database.words import words
 
 

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from prefloop.tasks.database.inspection import Inspected, vocabulary
-from prefloop.tasks.database.profile import DATE, TEXT, Profile, nameable
-from prefloop.tasks.database.schema import ForeignKey, Table, literal, quoted
-from prefloop.tasks.database.variant import measures
+from prefloop.tasks.database.source.inspection import Inspected, vocabulary
+from prefloop.tasks.database.source.profile import DATE, TEXT, Profile, nameable
+from prefloop.tasks.database.source.schema import ForeignKey, Table, literal, quoted
+from prefloop.tasks.database.variants.changes import measures
 from prefloop.tasks.database.words import key_like, plural, singular, words
 
 Item = TypeVar("Item")
@@ -50,7 +50,7 @@ class World:
     joins: tuple[ForeignKey, ...]
     """Between them."""
     vocabulary: frozenset[str]
-    """Words of all names, and of the texts that columns hold (`prefloop.tasks.database.inspection.vocabulary`)."""
+    """Words of all names, and of the texts that columns hold (`vocabulary`)."""
 
     def facts(self, name: str) -> Facts:
         """Of the table of that name."""

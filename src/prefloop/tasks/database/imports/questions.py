@@ -14,9 +14,9 @@ from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
-from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import Alternative, DatabaseEntry, Question, TaskFile, making, write_task
-from prefloop.tasks.database.layouts import CONVENTIONS, BadRow, Imported, read_layout
+from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
 from prefloop.tasks.database.make import add_database
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 

@@ -15,11 +15,11 @@ from prefloop.errors import DataError
 from prefloop.progress import progress
 from prefloop.sql.pool import Limits, SandboxPool
 from prefloop.store.files import read_json, write_json, write_text
-from prefloop.tasks.database.checks import Checked, check_questions
+from prefloop.tasks.database.audit.checks import Checked, check_questions
+from prefloop.tasks.database.audit.overlaps import COLLISION, collisions, reject_collisions, reject_repeated
+from prefloop.tasks.database.audit.report import audit_report
 from prefloop.tasks.database.folder import AUDIT, DatabaseEntry, Question, Task, read_task
-from prefloop.tasks.database.inspection import Inspected, inspect, numbers_in_text, opened, vocabulary
-from prefloop.tasks.database.overlaps import COLLISION, collisions, reject_collisions, reject_repeated
-from prefloop.tasks.database.report import audit_report
+from prefloop.tasks.database.source.inspection import Inspected, inspect, numbers_in_text, opened, vocabulary
 from prefloop.tasks.database.words import singular, words
 
 GOLD_LIMITS = Limits(rows=20_000, result_bytes=10_000_000)

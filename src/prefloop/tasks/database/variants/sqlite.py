@@ -1,4 +1,4 @@
-"""Writes the variant of a SQLite file (`prefloop.tasks.database.variant`)."""
+"""Writes the variant of a SQLite file (``changes``)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from prefloop.store.files import atomic_path
-from prefloop.tasks.database.profile import Profile
-from prefloop.tasks.database.schema import SQLITE, Schema, Table, quoted
-from prefloop.tasks.database.variant import Changes, draw_changes
+from prefloop.tasks.database.source.profile import Profile
+from prefloop.tasks.database.source.schema import SQLITE, Schema, Table, quoted
+from prefloop.tasks.database.variants.changes import Changes, draw_changes
 
 
 def write_sqlite_variant(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.tasks.database.keys import with_guessed_keys
-from prefloop.tasks.database.profile import Profile, profile_tables, reads_as_number
-from prefloop.tasks.database.schema import (
+from prefloop.tasks.database.source.keys import with_guessed_keys
+from prefloop.tasks.database.source.profile import Profile, profile_tables, reads_as_number
+from prefloop.tasks.database.source.schema import (
     POSTGRES,
     Reader,
     Schema,

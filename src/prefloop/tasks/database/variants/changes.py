@@ -4,7 +4,7 @@ On one database many wrong queries find the right result by accident, a constant
 dates and categories are drawn anew from their own column, and some rows of tables that no other table refers to are
 gone: counts, sums, averages and orders differ; names, keys and types stay, and so do the values that filters name.
 
-Here is what changes, drawn by seed; `sqlite_variant` and `postgres_variant` write it.
+Here is what changes, drawn by seed; ``sqlite`` and ``postgres`` write it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefloop.records import content_id
-from prefloop.tasks.database.profile import BOOLEAN, DATE, NUMBER, TEXT, Profile
-from prefloop.tasks.database.schema import Schema, Table
+from prefloop.tasks.database.source.profile import BOOLEAN, DATE, NUMBER, TEXT, Profile
+from prefloop.tasks.database.source.schema import Schema, Table
 from prefloop.tasks.database.words import key_like
 
 MOST_CELLS = 5_000_000

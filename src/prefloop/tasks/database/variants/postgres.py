@@ -1,4 +1,4 @@
-"""Writes the variant of a PostgreSQL database (`prefloop.tasks.database.variant`) into an empty database of the user's.
+"""Writes the variant of a PostgreSQL database (``changes``) into an empty database of the user's.
 
 The role that answers run under can only read, so another one, which owns the empty database, writes: the tables by the
 same names in the same schemas, with their types, primary keys, generated columns and indexes. Foreign keys, checks and
@@ -19,9 +19,9 @@ from psycopg import sql
 from prefloop.errors import DataError
 from prefloop.sql.postgres import apply_settings, connect, read_address, url_as
 from prefloop.sql.postgres_role import excess_rights
-from prefloop.tasks.database.profile import Profile
-from prefloop.tasks.database.schema import Schema, Table
-from prefloop.tasks.database.variant import Changes, draw_changes
+from prefloop.tasks.database.source.profile import Profile
+from prefloop.tasks.database.source.schema import Schema, Table
+from prefloop.tasks.database.variants.changes import Changes, draw_changes
 
 if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
@@ -160,7 +160,8 @@ def _fill(source: Connection, target: Connection, table: Table, changes: Changes
     target.execute(
         sql.SQL("ALTER TABLE original ADD {} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY").format(NUMBER)
     )
-    order = sql.SQL(", ").join(map(sql.Identifier, table.primary_key)) or sql.SQL('t::text COLLATE "C"')
+    keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
+    order = keys if table.primary_key else sql.SQL('t::text COLLATE "C"')  # what ties then is equal
     rows = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {}) TO STDOUT").format(columns, name, order)
     with (
         source.cursor().copy(rows) as read,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefloop.sql.canonical import canonical_sql
-from prefloop.tasks.database.checks import Checked
+from prefloop.tasks.database.audit.checks import Checked
 from prefloop.tasks.database.folder import Question, Task
 from prefloop.tasks.nba.text import normalised
 
