@@ -389,6 +389,11 @@ def test_a_postgresql_variant_unmasks_what_is_right_by_accident(
     assert any(known[row[0]][3:] != row[3:] for row in varied)
     with pytest.raises(DataError, match=r"holds public\..*: give an empty database"):
         task_from_database(url, tmp_path / "v", variant=into, workers=1)
+    open_to_all = new_database(postgres)
+    with psycopg.connect(open_to_all) as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO prefloop_reader")
+    with pytest.raises(DataError, match=r"may create tables in schema public .* only to read there"):
+        task_from_database(url, tmp_path / "v", variant=open_to_all, workers=1)
     with pytest.raises(DataError, match="cannot be reached"):
         task_from_database(url, tmp_path / "v", variant=into.replace("/test_", "/absent_"), workers=1)
     assert not (tmp_path / "v").exists()
@@ -444,7 +449,11 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
     with connect_readonly(reader) as source:
         looked = inspect(source, "postgres", "it")
         changed, url = write_postgres_variant(source, into, looked.schema, looked.profiles, seed=1)
-    assert changed == {"Takings": ["taken", "mood", "feelings", "rows"], "shops": ["tags", "note", "seen"], "visits": ["hour", "people", "rows"]}
+    assert changed == {
+        "Takings": ["taken", "mood", "feelings", "rows"],
+        "shops": ["tags", "note", "seen"],
+        "visits": ["hour", "people", "rows"],
+    }
     queries = [
         'SELECT s.id, s."Shop Name", COUNT(*) FROM shops s JOIN "Takings" t ON t.shop_id = s.id GROUP BY s.id',
         "SELECT mood, AVG(twice) FROM sales.\"Takings\" WHERE mood > 'sad' GROUP BY mood",

@@ -17,7 +17,7 @@ from shop import build_shop
 from prefloop.errors import DataError, StoreError
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.pool import SandboxPool
-from prefloop.tasks.database import claims, folder, specs, words
+from prefloop.tasks.database import claims, specs, words
 from prefloop.tasks.database.audit import answers
 from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.claims import plan_agreement, plan_of_query
@@ -25,6 +25,7 @@ from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.grammar import draw, refusals, world
 from prefloop.tasks.database.imports import layouts
 from prefloop.tasks.database.make import task_from_database
+from prefloop.tasks.database.model import TaskFile
 from prefloop.tasks.database.source import ddl, profile, schema
 from prefloop.tasks.database.source.inspection import Inspected, inspect, opened, vocabulary
 from prefloop.tasks.database.variants.sqlite import write_sqlite_variant
@@ -492,7 +493,7 @@ def test_task_yaml_keeps_its_words_and_lines(made: Path) -> None:
     assert text.startswith("# A text-to-SQL task.")
     assert "policies: |" in text
     content = yaml.safe_load(text)
-    assert folder.TaskFile.model_validate(content) == read_task(made).file
+    assert TaskFile.model_validate(content) == read_task(made).file
     assert content["databases"][0]["file"] == "databases/shop.sqlite"
 
 

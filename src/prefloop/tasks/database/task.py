@@ -15,7 +15,8 @@ from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder
 from prefloop.tasks.database.audit.audit import read_audit
 from prefloop.tasks.database.claims import plan_of_query
-from prefloop.tasks.database.folder import DatabaseEntry, Question, Task, only_copy, read_task
+from prefloop.tasks.database.folder import only_copy, read_task
+from prefloop.tasks.database.model import DatabaseEntry, Question, Task
 from prefloop.tasks.database.prompting import system_message
 from prefloop.tasks.database.source.ddl import shown_tables
 from prefloop.tasks.nba.answers import render_answer

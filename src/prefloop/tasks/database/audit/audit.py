@@ -18,7 +18,8 @@ from prefloop.store.files import read_json, write_json, write_text
 from prefloop.tasks.database.audit.checks import Checked, check_questions
 from prefloop.tasks.database.audit.overlaps import COLLISION, collisions, reject_collisions, reject_repeated
 from prefloop.tasks.database.audit.report import audit_report
-from prefloop.tasks.database.folder import AUDIT, DatabaseEntry, Question, Task, read_task
+from prefloop.tasks.database.folder import AUDIT, read_task
+from prefloop.tasks.database.model import DatabaseEntry, Question, Task
 from prefloop.tasks.database.source.inspection import Inspected, inspect, numbers_in_text, opened, vocabulary
 from prefloop.tasks.database.words import singular, words
 

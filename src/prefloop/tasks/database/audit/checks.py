@@ -12,7 +12,7 @@ from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec, Row, compare_everywhere
 from prefloop.sql.pool import QueryResult, SandboxPool
 from prefloop.tasks.database.audit.answers import AGREES, CONTRADICTS, agreement
-from prefloop.tasks.database.folder import Question
+from prefloop.tasks.database.model import Question
 from prefloop.tasks.database.specs import RANKING_ROWS, parsed, with_keys
 
 SMALL = range(11)

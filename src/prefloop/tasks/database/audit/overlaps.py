@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from prefloop.sql.canonical import canonical_sql
 from prefloop.tasks.database.audit.checks import Checked
-from prefloop.tasks.database.folder import Question, Task
+from prefloop.tasks.database.model import Question, Task
 from prefloop.tasks.nba.text import normalised
 
 REPEATED = "the same text as another question"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefloop.tasks.database.folder import UNANSWERABLE
 from prefloop.tasks.database.grammar.intent import AGGREGATES, Asked, Intent, of_table, table_words
 from prefloop.tasks.database.grammar.world import Facts, World, draw_name, pick
+from prefloop.tasks.database.model import UNANSWERABLE
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
+from prefloop.tasks.database.add import add_database
 from prefloop.tasks.database.audit.audit import audit_task
-from prefloop.tasks.database.folder import Alternative, DatabaseEntry, Question, TaskFile, making, write_task
+from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
-from prefloop.tasks.database.make import add_database
+from prefloop.tasks.database.model import Alternative, DatabaseEntry, Question, TaskFile
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 
 POLICIES = """\
