@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,29 @@ from command_line import prefloop
 from postgres import Postgres, running_postgres
 from postgres_copy import make_reader, new_database
 from shop import TABLES, build_shop, rows
+from test_annotation_export import World
 
+from prefloop.annotation.items import NewItem, add_items
+from prefloop.annotation.open import _asked, with_results
 from prefloop.config.judges import ExecutionConfig
 from prefloop.config.recipe import load_recipe
 from prefloop.config.tasks import DatabaseTaskConfig
 from prefloop.errors import ConfigError, DataError, StoreError
 from prefloop.judging.execution import ExecutionJudge
+from prefloop.loop import main
 from prefloop.loop.main import run_recipe
 from prefloop.loop.plan import plan
 from prefloop.records import Completion, Judgement, Prompt
+from prefloop.sql.pool import SandboxPool
+from prefloop.sql.postgres import connect_readonly
 from prefloop.store.tables import read_records
-from prefloop.tasks.database.audit import audit_task
+from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import read_task
-from prefloop.tasks.database.importing import task_from_questions
+from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
+from prefloop.tasks.database.source.inspection import inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
+from prefloop.tasks.database.variants.postgres import write_postgres_variant
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.grammar import Question, draw_question
 from prefloop.tasks.nba.questions.worlds import LeagueWorld
@@ -213,6 +222,7 @@ def test_comparisons_by_rule_agree_with_those_that_a_grammar_knows(
         "gold is NULL",
         "tie at the limit",
         "the same text as another question",
+        "another question's query gives the same result",
     }
     made = {q.question: q.comparison for q in read_task(task).questions}
     tops = [question for question in league_questions if "top_k" in question.comparison]
@@ -285,7 +295,34 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-def test_a_postgresql_database_by_a_role_that_can_only_read(postgres: Postgres, tmp_path: Path) -> None:
+def test_people_see_what_queries_return_and_corrections_are_judged_on_the_variant_too(
+    made: Path, tmp_path: Path
+) -> None:
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
+    counted = "SELECT COUNT(*) FROM orders"
+    asked = next(prompt for prompt in prompts if (prompt.meta["gold_sql"] or "").startswith(counted))
+    recipe = {"recipe": {"task": {"name": "database", "folder": str(made)}}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    place = made / "databases/shop.sqlite"
+    assert _asked(str(tmp_path)) == {"sql": str(place)}
+    with closing(sqlite3.connect(place)) as connection:
+        (value,) = connection.execute(asked.meta["gold_sql"]).fetchone()
+    first, second = answer(asked, "Plan: x\n```sql\nSELECT 'no'\n```"), answer(asked, gold(asked), 1)
+    (shown,) = with_results([NewItem(asked, (first, second))], place)
+    assert [result["rows"] for result in shown.results] == [[["no"]], [[value]]]
+    world = World(tmp_path, overlap=1, sql=place)
+    with world.database.writing.begin() as connection:
+        add_items(connection, [shown])
+    for rater, query in enumerate((asked.meta["gold_sql"], f"SELECT {value}"), 1):
+        world.say(rater, shown, strength=2, edits={0: f"Plan: x\n```sql\n{query}\n```"})
+    found = world.export(tmp_path / "out")
+    world.database.close()
+    assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}  # the second is right on the database alone
+
+
+@pytest.fixture
+def shop_server(postgres: Postgres) -> tuple[str, str]:
+    """The administrator's and the reader's URL of the shop on a server, with what only PostgreSQL has."""
     admin = new_database(postgres)
     with psycopg.connect(admin) as connection:
         connection.execute(TABLES.replace("ordered_on TEXT", "ordered_on DATE").replace("REAL", "NUMERIC(12, 2)"))
@@ -293,7 +330,11 @@ def test_a_postgresql_database_by_a_role_that_can_only_read(postgres: Postgres, 
         for table, found in rows().items():
             marks = ", ".join(["%s"] * len(found[0]))
             connection.cursor().executemany(f"INSERT INTO {table} VALUES ({marks})", found)
-    url = make_reader(admin)
+    return admin, make_reader(admin)
+
+
+def test_a_postgresql_database_by_a_role_that_can_only_read(shop_server: tuple[str, str], tmp_path: Path) -> None:
+    admin, url = shop_server
     found = task_from_database(url, tmp_path / "t", train=24, test=12, workers=1)
     assert found["accepted"] == {"train": 24, "test": 12}
     (database,) = found["databases"].values()
@@ -312,6 +353,126 @@ def test_a_postgresql_database_by_a_role_that_can_only_read(postgres: Postgres, 
     assert "secret" not in str(error.value)
     with pytest.raises(DataError, match="can only read"):
         task_from_database(admin, tmp_path / "v")  # a superuser
+
+
+def test_a_postgresql_variant_unmasks_what_is_right_by_accident(
+    postgres: Postgres, shop_server: tuple[str, str], tmp_path: Path
+) -> None:
+    """Golds are right on both, a result written as a query on neither; the same seed gives the same variant."""
+    admin, url = shop_server
+    into, again = new_database(postgres), new_database(postgres)
+    with_password = into.replace("@", ":op3n@", 1)
+    found = task_from_database(url, tmp_path / "t", train=24, test=12, variant=with_password, workers=1)
+    assert found["accepted"] == {"train": 24, "test": 12}
+    ((name, database),) = found["databases"].items()
+    assert f"/{name}?" in url
+    assert database["variant"]
+    assert not any(b"op3n" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    prompts, *_ = database_prompts(DatabaseTaskConfig(folder=tmp_path / "t"), 1)
+    assert set(correct(tmp_path / "t", prompts, [gold(prompt) for prompt in prompts])) == {1.0}
+    counted = "SELECT COUNT(*) FROM orders"
+    asked = next(prompt for prompt in prompts if (prompt.meta["gold_sql"] or "").startswith(counted))
+    with psycopg.connect(admin) as connection:
+        (value,) = connection.execute(asked.meta["gold_sql"]).fetchone() or (None,)
+    assert correct(tmp_path / "t", [asked], [f"Plan: x\n```sql\nSELECT {value}\n```"]) == [0.0]
+    task_from_database(url, tmp_path / "u", train=24, test=12, variant=again, workers=1)
+    assert (tmp_path / "u/questions.jsonl").read_bytes() == (tmp_path / "t/questions.jsonl").read_bytes()
+    everything = "SELECT * FROM orders ORDER BY id"
+    with psycopg.connect(admin) as one, psycopg.connect(into) as two, psycopg.connect(again) as three:
+        original, varied = one.execute(everything).fetchall(), two.execute(everything).fetchall()
+        assert varied == three.execute(everything).fetchall()
+        same = "SELECT id, name FROM customers ORDER BY id"
+        assert one.execute(same).fetchall() == two.execute(same).fetchall()
+    assert len(varied) == 175  # an eighth of 200 is gone
+    known = {row[0]: row for row in original}
+    assert all(known[row[0]][1:3] == row[1:3] for row in varied)  # keys stay
+    assert any(known[row[0]][3:] != row[3:] for row in varied)
+    with pytest.raises(DataError, match=r"holds public\..*: give an empty database"):
+        task_from_database(url, tmp_path / "v", variant=into, workers=1)
+    open_to_all = new_database(postgres)
+    with psycopg.connect(open_to_all) as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO prefloop_reader")
+    with pytest.raises(DataError, match=r"may create tables in schema public .* only to read there"):
+        task_from_database(url, tmp_path / "v", variant=open_to_all, workers=1)
+    with pytest.raises(DataError, match="cannot be reached"):
+        task_from_database(url, tmp_path / "v", variant=into.replace("/test_", "/absent_"), workers=1)
+    assert not (tmp_path / "v").exists()
+    with pytest.raises(ConfigError, match="no effect on a SQLite file"):
+        task_from_database(build_shop(tmp_path / "s.sqlite"), tmp_path / "w", variant=into)
+
+
+def test_a_run_does_not_go_on_over_a_server_that_holds_something_else(
+    postgres: Postgres, shop_server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither over the database nor over its variant; over the same rows it does."""
+    admin, url = shop_server
+    into = new_database(postgres)
+    task_from_database(url, tmp_path / "t", train=8, test=4, variant=into, workers=1)
+    recipe = load_recipe("database-sql", {**SMALL, "task.folder": str(tmp_path / "t")})
+    stages: list[Path] = []
+    monkeypatch.setattr(main, "_run", lambda recipe, folder, *rest: stages.append(folder.root) or {})
+    out = tmp_path / "run"
+    run_recipe(recipe, out)
+    run_recipe(recipe, out, resume=True)
+    assert stages == [out, out]
+    for place in (admin, into):
+        with psycopg.connect(place, autocommit=True) as connection:
+            connection.execute("UPDATE orders SET quantity = quantity + 1 WHERE id = 7")
+            with pytest.raises(StoreError, match=r"servers"):
+                run_recipe(recipe, out, resume=True)
+            connection.execute("UPDATE orders SET quantity = quantity - 1 WHERE id = 7")
+    run_recipe(recipe, out, resume=True)
+    assert len(stages) == 3
+
+
+def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Postgres) -> None:
+    """A query that PostgreSQL takes on the database, it takes on the variant."""
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute(
+            """CREATE SCHEMA sales; CREATE TYPE sales.mood AS ENUM ('sad', 'ok', 'glad');
+            CREATE DOMAIN sales.amount AS numeric(8, 2) CHECK (VALUE > 0); SET search_path = sales;
+            CREATE TABLE shops (id int PRIMARY KEY, "Shop Name" text, tags text[], note jsonb, seen timestamptz);
+            CREATE TABLE "Takings" (shop_id int REFERENCES shops, day date, taken amount, mood mood, feelings mood[],
+              raw bytea, twice numeric GENERATED ALWAYS AS (taken * 2) STORED, PRIMARY KEY (shop_id, day),
+              UNIQUE (day, taken));
+            CREATE INDEX by_mood ON "Takings" (mood); CREATE TABLE visits (hour int, people int);
+            INSERT INTO visits SELECT i % 7, i % 9 FROM generate_series(1, 16) i;
+            INSERT INTO shops SELECT i, E'shop\t\\ ' || i, ARRAY['a', NULL, 'b"c'], '{"x": [1, null]}',
+              '2024-01-01 00:00+02'::timestamptz + i * interval '1 hour' FROM generate_series(1, 5) i;
+            INSERT INTO "Takings" SELECT s, date '2024-01-01' + d, d * s + 0.25, (enum_range(NULL::mood))[1 + d % 3],
+              ARRAY['ok'::mood], decode(lpad(to_hex(d), 2, '0'), 'hex')
+              FROM generate_series(1, 5) s, generate_series(1, 30) d;"""
+        )
+        connection.execute("CREATE VIEW sales.v AS SELECT 1")
+    reader = make_reader(admin)
+    with connect_readonly(reader) as source:
+        looked = inspect(source, "postgres", "it")
+        changed, url = write_postgres_variant(source, into, looked.schema, looked.profiles, seed=1)
+    assert changed == {
+        "Takings": ["taken", "mood", "feelings", "rows"],
+        "shops": ["tags", "note", "seen"],
+        "visits": ["hour", "people", "rows"],
+    }
+    queries = [
+        'SELECT s.id, s."Shop Name", COUNT(*) FROM shops s JOIN "Takings" t ON t.shop_id = s.id GROUP BY s.id',
+        "SELECT mood, AVG(twice) FROM sales.\"Takings\" WHERE mood > 'sad' GROUP BY mood",
+        "SELECT tags, note, seen FROM shops",
+        "SELECT COUNT(*), MIN(hour) >= 0 AND MAX(people) < 9 FROM visits",
+        "SELECT COUNT(*) FROM \"Takings\" WHERE 'ok' = ANY(feelings) AND raw IS NOT NULL AND twice = 2 * taken",
+    ]
+    with SandboxPool([reader, url], 1) as pool:
+        found = pool.run([(i, query) for query in queries for i in (0, 1)])
+    assert {result.status for result in found} == {"ok"}, found
+    assert found[0].rows != found[1].rows  # counts: rows are gone
+    assert found[2].rows != found[3].rows
+    assert (found[6].rows, found[7].rows) == (((16, 1),), ((14, 1),))  # without a key
+    assert (found[8].rows, found[9].rows) == (((150,),), ((131,),))  # an eighth of 150 is gone, all else holds
+    indexes = (
+        "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'sales' AND indexdef !~ 'UNIQUE' ORDER BY 2"
+    )
+    with psycopg.connect(into) as connection:
+        assert {name for name, _ in connection.execute(indexes)} == {"Takings"}
 
 
 def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

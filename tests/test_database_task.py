@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from command_line import prefloop
@@ -16,14 +17,18 @@ from shop import build_shop
 from prefloop.errors import DataError, StoreError
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.pool import SandboxPool
-from prefloop.tasks.database import answers, claims, ddl, folder, layouts, profile, schema, specs, words
-from prefloop.tasks.database.audit import audit_task, template_of
+from prefloop.tasks.database import claims, specs, words
+from prefloop.tasks.database.audit import answers
+from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.claims import plan_agreement, plan_of_query
 from prefloop.tasks.database.folder import read_task
-from prefloop.tasks.database.grammar import world
-from prefloop.tasks.database.inspection import Inspected, inspect, opened
+from prefloop.tasks.database.grammar import draw, refusals, world
+from prefloop.tasks.database.imports import layouts
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.variant import write_variant
+from prefloop.tasks.database.model import TaskFile
+from prefloop.tasks.database.source import ddl, profile, schema
+from prefloop.tasks.database.source.inspection import Inspected, inspect, opened, vocabulary
+from prefloop.tasks.database.variants.sqlite import write_sqlite_variant
 
 MODULES = [answers, claims, ddl, layouts, schema, specs, words, world]
 
@@ -144,7 +149,7 @@ def test_the_variant_keeps_names_and_keys_and_changes_numbers(tmp_path: Path) ->
     shop = build_shop(tmp_path / "shop.sqlite")
     with opened(shop) as connection:
         found = inspect(connection, "sqlite", "shop")
-    changed = write_variant(shop, tmp_path / "a.sqlite", found.schema, found.profiles, seed=1)
+    changed = write_sqlite_variant(shop, tmp_path / "a.sqlite", found.schema, found.profiles, seed=1)
     assert changed == {
         "customers": ["country", "joined", "credit"],
         "orders": ["quantity", "ordered_on", "status", "rows"],
@@ -162,8 +167,8 @@ def test_the_variant_keeps_names_and_keys_and_changes_numbers(tmp_path: Path) ->
     assert read(tmp_path / "a.sqlite", "SELECT COUNT(*) FROM orders") == [(175,)]  # an eighth of 200 is gone
     values = {row[0] for row in read(shop, "SELECT price FROM products")}
     assert {row[0] for row in read(tmp_path / "a.sqlite", "SELECT price FROM products")} < values
-    write_variant(shop, tmp_path / "b.sqlite", found.schema, found.profiles, seed=1)
-    write_variant(shop, tmp_path / "c.sqlite", found.schema, found.profiles, seed=2)
+    write_sqlite_variant(shop, tmp_path / "b.sqlite", found.schema, found.profiles, seed=1)
+    write_sqlite_variant(shop, tmp_path / "c.sqlite", found.schema, found.profiles, seed=2)
     whole = "SELECT * FROM products"
     assert read(tmp_path / "a.sqlite", whole) == read(tmp_path / "b.sqlite", whole)
     assert read(tmp_path / "a.sqlite", whole) != read(tmp_path / "c.sqlite", whole)
@@ -180,7 +185,7 @@ def test_triggers_checks_and_indexes_do_not_stop_the_variant(tmp_path: Path) -> 
         INSERT INTO keyless VALUES ('a', 10), ('b', 20);""",
         tmp_path,
     )
-    changed = write_variant(shop, tmp_path / "v.sqlite", found.schema, found.profiles, seed=1)
+    changed = write_sqlite_variant(shop, tmp_path / "v.sqlite", found.schema, found.profiles, seed=1)
     assert "a" in changed["t"]
     assert "keyless" not in changed
     with closing(sqlite3.connect(tmp_path / "v.sqlite")) as connection:
@@ -195,7 +200,8 @@ def test_every_gold_is_right_by_its_own_comparison_and_no_constant_is(made: Path
     constant = 0
     with SandboxPool(databases, 2) as pool:
         for question in task.questions:
-            assert question.sql is not None
+            if question.sql is None:
+                continue
             spec = ComparisonSpec.from_dict(question.comparison)
             compared = [r.rows for r in pool.run([(d, question.compare_sql or question.sql) for d in (0, 1)])]
             golds = [r.rows for r in pool.run([(d, question.sql) for d in (0, 1)])]
@@ -216,7 +222,7 @@ def test_what_is_drawn(made: Path) -> None:
     train = {row["template"] for row in rows if row["split"] == "train"}
     unseen = [row for row in rows if row["split"] == "test" and row["template"] not in train]
     assert audit["templates"]["unseen_questions"] == len(unseen) >= 24  # 60% of 40
-    golds = {split: {row["sql"] for row in rows if row["split"] == split} for split in ("train", "test")}
+    golds = {split: {row["sql"] for row in rows if row["split"] == split and row["sql"]} for split in ("train", "test")}
     assert not golds["train"] & golds["test"]
     assert len({row["family"] for row in rows}) >= 10
     assert {row["wording"] for row in rows} == {"full", "typed"}
@@ -351,7 +357,86 @@ def test_a_text_asked_twice_stays_in_the_test(made: Path, tmp_path: Path) -> Non
     )
     found = audit_task(task, workers=1)
     assert [(row["line"], row["reason"]) for row in found["rejected"]] == [(1, "the same text as another question")]
-    assert found["collisions"] == {"pairs": 1, "groups": [[2, 3]]}
+    assert found["collisions"] == {"pairs": 1, "groups": [[2, 3]], "left_out": 0}  # on both databases, and not the same
+
+
+def test_a_text_with_two_answers_is_not_asked(made: Path, tmp_path: Path) -> None:
+    task = copied(made, tmp_path)
+    asked = [
+        ("How many orders?", "SELECT COUNT(*) FROM orders", "test"),
+        ("How many orders?", "SELECT SUM(quantity) FROM orders", "train"),
+        ("How old is Ada?", None, "train"),
+        ("how old is ada", "SELECT joined FROM customers WHERE id = 1", "train"),
+        ("How many products?", "SELECT COUNT(*) FROM products", "train"),
+    ]
+    write_lines(task, [{"question": text, "sql": sql, "split": split} for text, sql, split in asked])
+    found = audit_task(task, workers=1)
+    reason = "the same text as another question, with another result"
+    assert [(row["line"], row["reason"]) for row in found["rejected"]] == [(n, reason) for n in (1, 2, 3, 4)]
+    assert [row["detail"] for row in found["rejected"]] == [f"line {n}, another query" for n in (2, 1, 4, 3)]
+
+
+def test_results_that_nothing_tells_apart_are_left_out_unless_they_are_kept(made: Path, tmp_path: Path) -> None:
+    """Names and keys are the same on the variant, so counts of them collide by accident; sums of what varies do not."""
+    task = copied(made, tmp_path)
+    asked = [
+        ("How many customers?", "SELECT COUNT(*) FROM customers"),
+        ("Customers in all", "select count(*) from Customers"),  # the same query
+        ("Largest customer number?", "SELECT MAX(id) FROM customers"),
+        ("Stock in all?", "SELECT SUM(stock) FROM products"),
+        ("How much stock?", "SELECT SUM(stock + 0) FROM products"),  # another query that means the same
+        ("How many products?", "SELECT COUNT(*) FROM products"),
+    ]
+    write_lines(task, [{"question": text, "sql": sql, "split": "train"} for text, sql in asked])
+    found = audit_task(task, workers=1)
+    assert [(row["line"], row["detail"]) for row in found["rejected"]] == [(1, "line 3"), (2, "line 3"), (3, "line 1")]
+    assert {row["reason"] for row in found["rejected"]} == {"another question's query gives the same result"}
+    assert found["collisions"] == {"pairs": 2, "groups": [[1, 3], [4, 5]], "left_out": 3}
+    assert "3 questions of them are left out" in (task / "audit.md").read_text()
+    (task / "task.yaml").write_text((task / "task.yaml").read_text().replace("leave_out", "keep"))
+    kept = audit_task(task, workers=1)
+    assert kept["rejected"] == []
+    assert kept["collisions"] == {"pairs": 2, "groups": [[1, 3], [4, 5]], "left_out": 0}
+    assert "all of them are asked; the first: lines 1, 3" in (task / "audit.md").read_text()
+
+
+def test_questions_that_no_query_answers(made: Path, tmp_path: Path) -> None:
+    """Eight in a hundred of either split; of nothing that a name or a value of the database has a word of."""
+    rows = [row for row in lines(made) if row["sql"] is None]
+    audit = json.loads((made / "audit.json").read_text())
+    assert audit["unanswerable"] == {"train": 5, "test": 3}
+    assert {row["family"] for row in rows} == {"unanswerable"}
+    assert "5 and 3 of them no query can answer" in (made / "audit.md").read_text()
+    for row in rows:
+        assert "stock" not in str(row["lacks"])
+    for absent in (*refusals.ATTRIBUTES, *refusals.THINGS):
+        said = {words.singular(word) for word in words.words(absent.many).split() if len(word) > 3}
+        assert said <= absent.words, absent.many
+    task = copied(made, tmp_path)
+    with closing(sqlite3.connect(task / "databases/shop.sqlite")) as connection, connection:
+        connection.execute("UPDATE orders SET status = 'in court' WHERE id < 9")
+    write_lines(task, [*rows, {"question": "Any court cases?", "sql": None, "lacks": "courts", "split": "test"}])
+    found = audit_task(task, workers=1)
+    assert [(row["line"], row["doubt"]) for row in found["doubts"]] == [
+        (9, "it may be answered after all: the database knows court")
+    ]
+
+
+def test_nothing_is_said_to_be_lacking_that_a_database_may_hold(tmp_path: Path) -> None:
+    found = looked_at(
+        """CREATE TABLE people (name TEXT, weight REAL, nickname TEXT); CREATE TABLE notes (kind TEXT);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)
+        INSERT INTO people SELECT 'Person ' || i, i * 1.5, 'P' || i FROM n;
+        INSERT INTO notes VALUES ('Lawsuits'), ('budget plan'), ('Lawsuits'), ('other');""",
+        tmp_path,
+    )
+    assert {"nickname", "lawsuit", "budget", "person"} <= vocabulary(found)
+    rng, asked = np.random.default_rng(1), set()
+    for _ in range(200):
+        drawn = draw.draw_question(rng, world.world_of(found), "unanswerable")
+        asked |= {drawn.lacks} if drawn else set()
+    assert len(asked) == 18 - 2
+    assert not asked & {"nicknames", "lawsuits", "the future"}
 
 
 def test_a_task_changed_after_its_audit_does_not_run(made: Path, tmp_path: Path) -> None:
@@ -408,14 +493,13 @@ def test_task_yaml_keeps_its_words_and_lines(made: Path) -> None:
     assert text.startswith("# A text-to-SQL task.")
     assert "policies: |" in text
     content = yaml.safe_load(text)
-    assert folder.TaskFile.model_validate(content) == read_task(made).file
+    assert TaskFile.model_validate(content) == read_task(made).file
     assert content["databases"][0]["file"] == "databases/shop.sqlite"
 
 
 def test_plans_make_the_claims_of_their_queries(made: Path) -> None:
     tables = ["customers", "orders", "products"]
-    for row in lines(made):
-        sql = str(row["sql"])
+    for sql in [str(row["sql"]) for row in lines(made) if row["sql"]]:
         plan = plan_of_query(sql, "sqlite")
         assert plan_agreement(plan, sql, tables, "sqlite") == pytest.approx(1.0), (plan, sql)
     gold = "SELECT AVG(price) FROM products WHERE category = 'office'"
@@ -434,7 +518,7 @@ def test_templates_of_questions_without_one_are_their_query_s_shape(made: Path, 
     golds = ["SELECT COUNT(*) FROM orders WHERE quantity > 3", "select count(*) from orders where quantity > 5"]
     write_lines(task, [{"question": f"q{i}?", "sql": sql, "split": "test"} for i, sql in enumerate(golds)])
     read = read_task(task)
-    assert len({template_of(read, question) for question in read.questions}) == 1
+    assert len({read.template(question) for question in read.questions}) == 1
 
 
 def test_the_commands(tmp_path: Path) -> None:

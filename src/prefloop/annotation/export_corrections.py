@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GOLD = "gold_sql"
 """Key of a prompt's meta: the query to compare with, None where none can answer."""
+Databases = Sequence[Path] | Mapping[str, Sequence[Path | str]]
+"""All of one set, or sets by the name that a prompt's ``meta.database`` gives them."""
 _UNDECIDED = "internal", "gold_error"
 
 
@@ -87,13 +89,17 @@ def told(judgements: Sequence[Judgement], executed: Mapping[str, Execution]) -> 
     return {"outcomes": dict(sorted(outcomes.items())), "held_back": list(held.values())}
 
 
-def _databases(task: str, given: Path | None, setting: Path | None, league: bool) -> list[Path]:
+def _databases(task: str, given: Path | None, setting: Path | None, league: bool) -> Databases:
     """Databases on which a task's corrections are run, the first for their rows; none where it is not at hand.
+
+    A task of one's own is judged on its variant, too, where the file is the copy in its folder.
 
     Args:
         league: the database is a real league, which has a variant.
     """
     from prefloop.sql.snapshot import snapshot
+    from prefloop.tasks.database.task import NAME as OWN
+    from prefloop.tasks.database.task import sets_beside
     from prefloop.tasks.nba.task import NAME, judge_databases
 
     if given is None and setting is not None and not setting.is_file():
@@ -102,14 +108,17 @@ def _databases(task: str, given: Path | None, setting: Path | None, league: bool
     if chosen := given or setting:
         if league:
             return judge_databases(str(chosen.expanduser()))
+        if task == OWN and (sets := sets_beside(chosen.expanduser())):
+            return sets
         return [snapshot(chosen.expanduser(), cache_folder() / "databases")]
     return judge_databases() if task == NAME else []
 
 
 def _executed(
-    corrections: Sequence[Completion], prompts: Mapping[str, Prompt], databases: Sequence[Path]
+    corrections: Sequence[Completion], prompts: Mapping[str, Prompt], databases: Databases
 ) -> dict[str, Execution]:
-    results = run_answers([correction.text for correction in corrections], databases[0])
+    first = next(iter(databases.values())) if isinstance(databases, Mapping) else databases
+    results = run_answers([correction.text for correction in corrections], Path(first[0]))
     verdicts = _verdicts([c for c in corrections if GOLD in prompts[c.prompt_id].meta], prompts, databases)
     return {
         correction.id: Execution(verdicts.get(correction.id) or _without_gold(correction, result.error), result)
@@ -123,9 +132,7 @@ def _without_gold(correction: Completion, error: str | None) -> str:
     return "runs" if error is None else "fails"
 
 
-def _verdicts(
-    corrections: Sequence[Completion], prompts: Mapping[str, Prompt], databases: Sequence[Path]
-) -> dict[str, str]:
+def _verdicts(corrections: Sequence[Completion], prompts: Mapping[str, Prompt], databases: Databases) -> dict[str, str]:
     """Outcomes by the task's check; those that it cannot decide are left out."""
     from prefloop.config.judges import ExecutionConfig
     from prefloop.judging.execution import ExecutionJudge

@@ -51,7 +51,7 @@ def open_project(
         gold_of_run: also hide so many pairs of the run that execution decided.
         columns: names of a file's columns, where they are others than the known ones.
         sql: database on which SQL answers are run, and kept as the setting of that name; default the league of an
-            nba-sql run.
+            nba-sql run, or the SQLite copy of a task of one's own.
 
     Raises:
         PrefloopError: see `prefloop.annotation.serve.annotate` and `read_items`.
@@ -96,10 +96,14 @@ def _asked(source: str | None) -> dict[str, Any]:
     """Settings that the source itself asks for: a run's database, a loop's of a round that waits for rankings."""
     if source is None or not (run := Path(source).expanduser()).is_dir():
         return {}
-    own = run / RECIPE
+    from prefloop.tasks.database.folder import only_copy
+    from prefloop.tasks.database.task import NAME
+
+    own, waiting = run / RECIPE, run / ASKED
     task = read_json(own).get("recipe", {}).get("task", {}) if own.is_file() else {}
-    league = {"sql": task["database"]} if task.get("database") else {}
-    return league | (dict(read_json(run / ASKED)) if (run / ASKED).is_file() else {})
+    database = only_copy(Path(task["folder"])) if task.get("name") == NAME else task.get("database")
+    asked = {"sql": str(database)} if database else {}
+    return asked | (dict(read_json(waiting)) if waiting.is_file() else {})
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:

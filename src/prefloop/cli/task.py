@@ -12,6 +12,10 @@ from prefloop.cli.options import Json, print_json
 app = typer.Typer(help="Text-to-SQL tasks: of your own database, or of a question set.", no_args_is_help=True)
 
 Workers = Annotated[int, typer.Option(min=0, help="SQL processes; 0: one per core.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="Of a PostgreSQL database: URL of an empty one, by a role that owns it, to become its variant."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Task folder to write.")]
 
 
@@ -21,6 +25,7 @@ def from_database(
     out: Out,
     train: Annotated[int, typer.Option(min=1, help="Training questions to draw.")] = 400,
     test: Annotated[int, typer.Option(min=1, help="Test questions to draw.")] = 200,
+    variant: Variant = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the questions and of the variant database.")] = 1,
     workers: Workers = 0,
     json_: Json = False,
@@ -34,7 +39,10 @@ def from_database(
     """
     from prefloop.tasks.database.make import task_from_database
 
-    _show(task_from_database(_place(database), out, train=train, test=test, seed=seed, workers=workers), out, json_)
+    found = task_from_database(
+        _place(database), out, train=train, test=test, variant=variant, seed=seed, workers=workers
+    )
+    _show(found, out, json_)
 
 
 @app.command(name="import")
@@ -46,7 +54,10 @@ def import_(
         str | None, typer.Option(help="spider, bird, defog, geoquery or jsonl; default by the first entry.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="File of the test questions; the others are for training.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, where the set has none.")] = 1,
+    variant: Variant = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split, where the set has none, and of the variants.")
+    ] = 1,
     workers: Workers = 0,
     json_: Json = False,
 ) -> None:
@@ -59,12 +70,14 @@ def import_(
       prefloop task import gold-test-set.jsonl --database nba_roster.db --out roster-task
     """
     from prefloop.errors import ConfigError
-    from prefloop.tasks.database.importing import task_from_questions
-    from prefloop.tasks.database.layouts import LAYOUTS
+    from prefloop.tasks.database.imports.layouts import LAYOUTS
+    from prefloop.tasks.database.imports.questions import task_from_questions
 
     if layout is not None and layout not in LAYOUTS:
         raise ConfigError(f"--layout {layout}: there are {', '.join(LAYOUTS)}")
-    found = task_from_questions(questions, _place(database), out, layout=layout, test=test, seed=seed, workers=workers)
+    found = task_from_questions(
+        questions, _place(database), out, layout=layout, test=test, variant=variant, seed=seed, workers=workers
+    )
     _show(found, out, json_)
 
 
@@ -76,7 +89,7 @@ def audit(
 
     Example: prefloop task audit shop-task
     """
-    from prefloop.tasks.database.audit import audit_task
+    from prefloop.tasks.database.audit.audit import audit_task
 
     _show(audit_task(folder, workers=workers), folder, json_)
 
@@ -86,6 +99,6 @@ def _place(database: str) -> Path | str:
 
 
 def _show(found: dict[str, Any], folder: Path, json_: bool) -> None:
-    from prefloop.tasks.database.report import summary
+    from prefloop.tasks.database.audit.report import summary
 
     print_json(found) if json_ else typer.echo(summary(found, folder))

@@ -67,7 +67,7 @@ def made_from(recipe: Recipe) -> dict[str, Any]:
         from prefloop.tasks.database.folder import read_task
         from prefloop.tasks.database.task import folder_hash
 
-        servers = [entry.url for entry in read_task(recipe.task.folder).file.databases if entry.url]
+        servers = [url for entry in read_task(recipe.task.folder).file.databases for url in entry.urls]
         own = {"task": folder_hash(recipe.task.folder)}
         own |= {"servers": [identity(url) for url in servers]} if servers else {}
     elif isinstance(recipe.task, NbaTaskConfig) and recipe.task.database:

@@ -7,14 +7,13 @@ are matched injectively, numbers compare with a tolerance, NULL equals only NULL
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
 from typing import Any
 
 from prefloop.errors import ConfigError
+from prefloop.sql.cells import canonical, equal, is_number, rounds_to, sort_key
 
 Row = tuple[Any, ...]
 EXTRA_COLUMNS = 2
@@ -241,11 +240,11 @@ def _assignments(a: _Table, b: _Table, spec: ComparisonSpec, required: list[int]
 
 
 def _column_candidates(a: _Table, b: _Table, column: int, spec: ComparisonSpec) -> list[int]:
-    values = sorted((row[column] for row in a.rows), key=_sort_key)
+    values = sorted((row[column] for row in a.rows), key=sort_key)
     found = []
     for c in range(b.width):
-        others = sorted((row[c] for row in b.rows), key=_sort_key)
-        if all(_equal(x, y, spec) for x, y in zip(values, others, strict=True)):
+        others = sorted((row[c] for row in b.rows), key=sort_key)
+        if all(equal(x, y, spec) for x, y in zip(values, others, strict=True)):
             found.append(c)
     return sorted(found, key=lambda c: (c != column, c))
 
@@ -258,17 +257,17 @@ def _rows_match(left: list[Row], right: list[Row], spec: ComparisonSpec) -> bool
     groups: dict[Row, tuple[list[Row], list[Row]]] = {}
     for side, rows in enumerate((left, right)):
         for row in rows:
-            exact = tuple(None if _is_number(cell) else cell for cell in row)
-            marks = tuple(_is_number(cell) for cell in row)
+            exact = tuple(None if is_number(cell) else cell for cell in row)
+            marks = tuple(is_number(cell) for cell in row)
             groups.setdefault((exact, marks), ([], []))[side].append(row)
     return all(len(x) == len(y) and _group_matches(x, y, spec) for x, y in groups.values())
 
 
 def _group_matches(left: list[Row], right: list[Row], spec: ComparisonSpec) -> bool:
-    x, y = (sorted(rows, key=lambda row: tuple(map(_sort_key, row))) for rows in (left, right))
+    x, y = (sorted(rows, key=lambda row: tuple(map(sort_key, row))) for rows in (left, right))
     if all(_row_equal(p, q, spec) for p, q in zip(x, y, strict=True)):
         return True
-    if sum(map(_is_number, x[0])) < 2:
+    if sum(map(is_number, x[0])) < 2:
         return False
     return _perfect_matching([[j for j, q in enumerate(y) if _row_equal(p, q, spec)] for p in x])
 
@@ -300,18 +299,18 @@ def _order_matches(left: list[Row], right: list[Row], gold: list[Row], spec: Com
 
 
 def _same_keys(x: Row, y: Row, spec: ComparisonSpec) -> bool:
-    return all(_equal(x[key], y[key], spec) for key in spec.order_keys)
+    return all(equal(x[key], y[key], spec) for key in spec.order_keys)
 
 
 def _compare_top(a: _Table, b: _Table, spec: ComparisonSpec, only: Assignment | None) -> Verdict:
     """Every row better than the k-th key, none worse, and k rows in all (or all rows that tie at the k-th)."""
     assert spec.top_k is not None
-    ranked = sorted(a.rows, key=lambda row: tuple(_sort_key(row[k]) for k in spec.order_keys), reverse=spec.descending)
+    ranked = sorted(a.rows, key=lambda row: tuple(sort_key(row[k]) for k in spec.order_keys), reverse=spec.descending)
     k = min(spec.top_k, len(ranked))
     last = ranked[k - 1]
 
     def ties(row: Row) -> bool:
-        return all(_equal(row[c], last[c], spec) for c in spec.order_keys)
+        return all(equal(row[c], last[c], spec) for c in spec.order_keys)
 
     better = [row for row in ranked[:k] if not ties(row)]
     level = [row for row in ranked if ties(row)]
@@ -339,80 +338,15 @@ def _equal_when_rounded(a: _Table, b: _Table, spec: ComparisonSpec) -> bool:
     if a.width != b.width or len(a.rows) != len(b.rows):
         return False
     pairs = list(zip(a.rows, b.rows, strict=True))
-    return all(all(_rounds_to(x, y, spec) for x, y in zip(p, q, strict=True)) for p, q in pairs)
-
-
-def _rounds_to(x: Any, y: Any, spec: ComparisonSpec) -> bool:
-    if _equal(x, y, spec):
-        return True
-    if not (_is_number(x) and _is_number(y) and math.isfinite(x) and math.isfinite(y)):
-        return False
-    places = min(_places(x), _places(y))
-    return bool(math.isclose(round(x, places), round(y, places), rel_tol=1e-9, abs_tol=1e-12))
-
-
-def _places(value: float) -> int:
-    exponent = Decimal(repr(value)).normalize().as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
+    return all(all(rounds_to(x, y, spec) for x, y in zip(p, q, strict=True)) for p, q in pairs)
 
 
 def _table(rows: Sequence[Row], spec: ComparisonSpec) -> _Table:
-    canonical = [tuple(_canonical(cell, spec) for cell in row) for row in rows]
+    found = [tuple(canonical(cell, spec) for cell in row) for row in rows]
     if spec.distinct:
-        canonical = list(dict.fromkeys(canonical))
-    return _Table(canonical, len(canonical[0]) if canonical else 0)
-
-
-def _canonical(cell: Any, spec: ComparisonSpec) -> Any:
-    if isinstance(cell, bool | int | float | Decimal):
-        number = int(cell) if isinstance(cell, bool | int) else float(cell)
-        return _rounded(number, spec.decimals)
-    if isinstance(cell, str):
-        return _canonical_text(cell, spec)
-    return cell
-
-
-def _canonical_text(text: str, spec: ComparisonSpec) -> Any:
-    text = unicodedata.normalize("NFC", text)
-    text = text.strip() if spec.trim else text
-    if spec.loose_types:
-        try:
-            return _rounded(float(text), spec.decimals)
-        except ValueError:
-            pass
-    return text.casefold() if spec.case == "fold" else text
-
-
-def _rounded(number: int | float, decimals: int | None) -> int | float:
-    if decimals is None or isinstance(number, int) or not math.isfinite(number):
-        return number
-    return round(number, decimals)
-
-
-def _is_number(cell: Any) -> bool:
-    return isinstance(cell, int | float)
-
-
-def _equal(x: Any, y: Any, spec: ComparisonSpec) -> bool:
-    if _is_number(x) and _is_number(y):
-        if isinstance(x, int) and isinstance(y, int):
-            return x == y
-        if math.isnan(x) or math.isnan(y):
-            return math.isnan(x) and math.isnan(y)
-        # half a unit in the last place apart is rounding noise, not another value
-        slack = 10.0**-spec.decimals * 1e-6 if spec.decimals is not None else spec.abs_tol
-        return math.isclose(x, y, rel_tol=spec.rel_tol, abs_tol=max(slack, spec.abs_tol))
-    return type(x) is type(y) and x == y
+        found = list(dict.fromkeys(found))
+    return _Table(found, len(found[0]) if found else 0)
 
 
 def _row_equal(x: Row, y: Row, spec: ComparisonSpec) -> bool:
-    return all(_equal(p, q, spec) for p, q in zip(x, y, strict=True))
-
-
-def _sort_key(cell: Any) -> tuple[int, Any]:
-    """A total order over cells: NULL, numbers, text, bytes."""
-    if cell is None:
-        return (0, 0)
-    if _is_number(cell):
-        return (1, math.inf if isinstance(cell, float) and math.isnan(cell) else cell)
-    return (2, cell) if isinstance(cell, str) else (3, bytes(cell))
+    return all(equal(p, q, spec) for p, q in zip(x, y, strict=True))

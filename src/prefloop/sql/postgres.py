@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from prefloop.errors import DataError
 
@@ -89,6 +90,31 @@ def read_address(url: str) -> Address:
     shown = f"{user}{'@' if user else ''}{host}{':' if port else ''}{port}/{name or parts.get('service', '')}"
     conninfo = make_conninfo("", **parts, client_encoding="UTF8", application_name="prefloop")
     return Address(conninfo, shown, None if password is None else str(password))
+
+
+def url_as(url: str, user: str, search_path: str = "") -> str:
+    """The URL of the same database for another role, without a password.
+
+    >>> url_as("postgresql://owner:secret@host:5433/shop?sslmode=require", "reader")
+    'postgresql://reader@host:5433/shop?sslmode=require'
+    >>> url_as("postgresql:///shop?host=/tmp", "reader", "sales,public")
+    'postgresql://reader@/shop?host=%2Ftmp&options=-csearch_path%3Dsales%2Cpublic'
+
+    Args:
+        search_path: schemas in which its session looks for tables; default the role's own.
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = {key: str(value) for key, value in conninfo_to_dict(read_address(url).conninfo).items()}
+    for name in ("user", "connect_timeout", "client_encoding", "application_name"):
+        parts.pop(name, None)
+    name, host, port = parts.pop("dbname", ""), parts.pop("host", ""), parts.pop("port", "")
+    if search_path:
+        parts["options"] = f"-csearch_path={search_path}"
+    if host.startswith("/"):  # the folder of a socket
+        parts, host = {"host": host, **parts}, ""
+    query = f"?{urlencode(parts)}" if parts else ""
+    return f"postgresql://{quote(user, safe='')}@{host}{':' if port else ''}{port}/{quote(name, safe='')}{query}"
 
 
 def connect(address: Address) -> psycopg.Connection[Any]:

@@ -9,144 +9,19 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from prefloop.config.section import Section
-from prefloop.errors import ConfigError, DataError
-from prefloop.records import content_id
-from prefloop.sql.compare import ComparisonSpec
-from prefloop.store.files import file_hash, unused, write_jsonl, write_text, writing
+from prefloop.errors import DataError
+from prefloop.store.files import unused, write_jsonl, write_text, writing
+from prefloop.tasks.database.model import Question, Task, TaskFile
 
 TASK, QUESTIONS, AUDIT = "task.yaml", "questions.jsonl", "audit.json"
 SHOWN = 10
 """Findings of one file that are told at once."""
-
-
-class DatabaseEntry(Section):
-    """One database of a task."""
-
-    name: str = Field(min_length=1)
-    file: Path | None = None
-    """SQLite copy, inside the folder."""
-    variant: Path | None = None
-    """The same with other numbers (`prefloop.tasks.database.variant`)."""
-    url: str | None = None
-    """PostgreSQL, without a password."""
-    shown: Path
-    """DDL that prompts show."""
-
-    @model_validator(mode="after")
-    def _one(self) -> DatabaseEntry:
-        if (self.file is None) == (self.url is None):
-            raise ValueError("give either file (SQLite) or url (PostgreSQL)")
-        if self.url and self.variant:
-            raise ValueError("variant is for SQLite alone")
-        return self
-
-    @property
-    def dialect(self) -> str:
-        """``sqlite`` or ``postgres``, by sqlglot's names."""
-        return "postgres" if self.url else "sqlite"
-
-
-class TaskFile(Section):
-    """The content of ``task.yaml``."""
-
-    name: str = Field(min_length=1)
-    policies: str = ""
-    """What a question leaves open, as the prompt states it."""
-    origin: str = "The prompts are the user's own."
-    """What a card says of the questions."""
-    databases: tuple[DatabaseEntry, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> TaskFile:
-        names = [database.name for database in self.databases]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two databases are called {twice[0]!r}")
-        return self
-
-
-class Alternative(Section):
-    """Another right answer."""
-
-    sql: str = Field(min_length=1)
-    compare_sql: str | None = None
-    comparison: dict[str, Any] = Field(default_factory=dict)
-
-
-class Question(Section):
-    """One line of ``questions.jsonl``."""
-
-    question: str = Field(min_length=1)
-    sql: str | None
-    """Gold query; null where no query can answer."""
-    split: Literal["train", "test"]
-    database: str = ""
-    """Of several databases, which; empty where there is one."""
-    comparison: dict[str, Any] = Field(default_factory=dict)
-    """What counts as equal (`prefloop.sql.compare.ComparisonSpec`)."""
-    compare_sql: str | None = None
-    """What answers are compared with, where that is not `sql`: a ranking beyond its limit."""
-    alternatives: tuple[Alternative, ...] = ()
-    template: str = ""
-    """Questions of one template are clustered together; empty: made from the query's shape."""
-    family: str = ""
-    wording: str = ""
-    """``full`` sentences or as people type (``typed``): reports are split by it."""
-    note: str = ""
-    """What a person would have to know beside the schema; shown with the question."""
-    answer: str = ""
-    """A stored answer, which the audit compares with what the query gives."""
-    source: str = ""
-    """Where it was imported from."""
-
-    @model_validator(mode="after")
-    def _comparable(self) -> Question:
-        for comparison in (self.comparison, *(other.comparison for other in self.alternatives)):
-            try:
-                ComparisonSpec.from_dict(comparison)
-            except (ConfigError, TypeError) as error:
-                raise ValueError(str(error)) from error
-        if self.sql is None and (self.alternatives or self.compare_sql):
-            raise ValueError("sql is null, so there is nothing to compare with: remove compare_sql and alternatives")
-        return self
-
-    def row(self) -> dict[str, Any]:
-        """As JSON, without what is at its default."""
-        return {"question": self.question, "sql": self.sql, **self.model_dump(mode="json", exclude_defaults=True)}
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task folder as read."""
-
-    folder: Path
-    file: TaskFile
-    questions: tuple[Question, ...]
-    lines: tuple[int, ...]
-    """Line of each question in ``questions.jsonl``."""
-
-    def database(self, question: Question) -> DatabaseEntry:
-        """The database a question asks."""
-        if not question.database:
-            return self.file.databases[0]
-        return next(entry for entry in self.file.databases if entry.name == question.database)
-
-    @property
-    def content(self) -> str:
-        """Hash of everything that decides prompts and verdicts."""
-        names = [entry.name for entry in self.file.databases]
-        files = [path for entry in self.file.databases for path in (entry.file, entry.variant, entry.shown) if path]
-        hashes = [file_hash(self.folder / path) for path in files]
-        settings = self.file.model_dump(mode="json", exclude={"origin"})
-        return content_id(settings, names, hashes, [question.row() for question in self.questions], list(self.lines))
 
 
 def read_task(folder: Path) -> Task:
@@ -176,6 +51,18 @@ def read_task(folder: Path) -> Task:
     if not questions:
         raise DataError(f"{folder / QUESTIONS} is empty: put one JSON object with question, sql and split on each line")
     return Task(folder, file, tuple(questions), tuple(lines))
+
+
+def only_copy(folder: Path) -> Path | None:
+    """The SQLite copy of a task that has one database, and that as a file; None of any other, or where none is.
+
+    Raises:
+        DataError: ``task.yaml`` cannot be read.
+    """
+    if not (folder / TASK).is_file():
+        return None
+    databases = _task_file(folder / TASK).databases
+    return folder / databases[0].file if len(databases) == 1 and databases[0].file else None
 
 
 def _task_file(path: Path) -> TaskFile:

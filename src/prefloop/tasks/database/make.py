@@ -13,17 +13,13 @@ import numpy as np
 from prefloop.errors import DataError
 from prefloop.progress import note, progress
 from prefloop.sql.pool import SandboxPool
-from prefloop.sql.postgres import read_address
-from prefloop.sql.snapshot import snapshot
-from prefloop.store.files import write_text
-from prefloop.tasks.database.audit import GOLD_LIMITS, audit_task, databases_of
-from prefloop.tasks.database.checks import Checked, check_questions
-from prefloop.tasks.database.ddl import ddl
-from prefloop.tasks.database.folder import DatabaseEntry, Question, TaskFile, making, write_task
+from prefloop.tasks.database.add import add_database
+from prefloop.tasks.database.audit.audit import GOLD_LIMITS, audit_task
+from prefloop.tasks.database.audit.checks import Checked, check_questions
+from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.grammar.draw import FAMILIES, Drawn, draw_question
 from prefloop.tasks.database.grammar.world import World, world_of
-from prefloop.tasks.database.inspection import Inspected, inspect, opened
-from prefloop.tasks.database.variant import write_variant
+from prefloop.tasks.database.model import Question, TaskFile
 from prefloop.tasks.nba.text import normalised
 
 POLICIES = """\
@@ -39,6 +35,8 @@ POLICIES = """\
 """Defaults a person should look at. No policy says what a year, a period or "best" means here: that is the house's."""
 
 UNSEEN_SHARE = 0.6
+UNANSWERABLE_SHARE = 0.08
+"""Most questions of a split that no query can answer: a policy that never learns to refuse invents columns."""
 PER_TEMPLATE = 4
 """Most test questions a template may have; more where the database gives no others."""
 
@@ -62,6 +60,8 @@ class _Drawing:
     texts: set[str] = field(default_factory=set)
     golds: dict[str, str] = field(default_factory=dict)
     """Split of each gold: a test question is no training question in other words."""
+    unanswerable: Counter[str] = field(default_factory=Counter)
+    """Places that are left for them, by split."""
     results: dict[str, str] = field(default_factory=dict)
     """Digest of a gold's result to the query that gave it."""
     per_template: Counter[str] = field(default_factory=Counter)
@@ -69,6 +69,10 @@ class _Drawing:
 
     def split(self, drawn: Drawn, most: int) -> str:
         """Where a question would go; empty where its place is taken."""
+        split = self._place(drawn, most)
+        return split if drawn.sql is not None or self.unanswerable[split] else ""
+
+    def _place(self, drawn: Drawn, most: int) -> str:
         if drawn.held_out:
             return "test" if self.unseen and self.per_template[drawn.template] < most else ""
         if self.seen and self.per_template[drawn.template] < most:
@@ -78,7 +82,10 @@ class _Drawing:
     def take(self, drawn: Drawn, split: str) -> None:
         self.taken.append(drawn)
         self.splits.append(split)
-        self.golds[drawn.sql] = split
+        if drawn.sql is None:
+            self.unanswerable[split] -= 1
+        else:
+            self.golds[drawn.sql] = split
         if split == "train":
             self.train -= 1
             return
@@ -95,6 +102,7 @@ def task_from_database(
     *,
     train: int = 400,
     test: int = 200,
+    variant: str | None = None,
     seed: int = 1,
     workers: int = 0,
 ) -> dict[str, Any]:
@@ -104,15 +112,17 @@ def task_from_database(
 
     Args:
         train, test: questions to draw; where the database offers fewer, there are fewer, and the audit says so.
+        variant: of a PostgreSQL database, the URL of an empty one by a role that owns it, to become its variant.
         workers: sandbox processes; 0 means one per core.
 
     Raises:
-        DataError: the database is missing, no database, or too small for a question.
+        ConfigError: `variant` is given for a SQLite file, whose variant is a file.
+        DataError: the database is missing, no database, or too small for a question; or `variant` cannot be filled.
         StoreError: `out` exists, or cannot be written.
     """
     with making(out) as folder:
-        entry, found = add_database(source, folder, _called(source), "schema.sql", seed)
-        databases = databases_of(folder, entry)
+        entry, found = add_database(source, folder, _called(source), "schema.sql", seed, variant)
+        databases = entry.databases(folder)
         drawing = _draw(world_of(found), databases, entry.dialect, train, test, seed, workers)
         if not {"train", "test"} <= set(drawing.splits):
             raise DataError(f"{source} offers no questions that the audit lets in: it holds too little to ask about")
@@ -131,39 +141,7 @@ def task_from_database(
 def _called(source: Path | str) -> str:
     if isinstance(source, Path):
         return source.stem
-    return source.rpartition("/")[2].partition("?")[0] or "database"
-
-
-def add_database(source: Path | str, out: Path, name: str, shown: str, seed: int) -> tuple[DatabaseEntry, Inspected]:
-    """Put a database into a task folder: its copy, its schema as prompts show it, and its variant.
-
-    Raises:
-        DataError: it cannot be read, or holds no tables.
-    """
-    if isinstance(source, str):
-        if read_address(source).password is not None:
-            raise DataError(
-                "the URL holds a password, which a task folder must not keep: leave it out of the URL and put it into "
-                "PGPASSWORD or ~/.pgpass"
-            )
-        entry = DatabaseEntry(name=name, url=source, shown=Path(shown))
-        with opened(source) as connection:
-            found = inspect(connection, entry.dialect, entry.name)
-        write_text(out / shown, ddl(found.schema, found.profiles))
-        return entry, found
-    copy = Path("databases") / f"{name}.sqlite"
-    (out / "databases").mkdir(parents=True, exist_ok=True)
-    snapshot(source, out / "databases").replace(out / copy)
-    (out / "databases" / ".incoming.sqlite.lock").unlink(missing_ok=True)
-    with opened(out / copy) as connection:
-        found = inspect(connection, "sqlite", str(source))
-    write_text(out / shown, ddl(found.schema, found.profiles))
-    other = Path("databases") / f"{name}.variant.sqlite"
-    changed = write_variant(out / copy, out / other, found.schema, found.profiles, seed)
-    if not changed:
-        (out / other).unlink(missing_ok=True)
-        note(f"{name}: nothing in it can be varied, so answers are compared on one database alone")
-    return DatabaseEntry(name=name, file=copy, variant=other if changed else None, shown=Path(shown)), found
+    return source.partition("?")[0].rpartition("/")[2] or "database"
 
 
 def _draw(
@@ -173,6 +151,7 @@ def _draw(
     rng = np.random.default_rng([seed, 7])
     unseen = round(UNSEEN_SHARE * test)
     drawing = _Drawing(train, unseen, test - unseen)
+    drawing.unanswerable.update(train=round(UNANSWERABLE_SHARE * train), test=round(UNANSWERABLE_SHARE * test))
     stalled, most = 0, PER_TEMPLATE
     with (
         SandboxPool(databases, workers, GOLD_LIMITS) as pool,
@@ -219,10 +198,11 @@ def _consider(drawing: _Drawing, drawn: Drawn, checked: Checked, databases: int,
         reason = "gold is the same on the variant"
     if not reason and checked.rows > LARGEST_GOLD and "top_k" not in drawn.comparison:
         reason = "gold is too long"
-    if not reason and split and drawing.golds.get(drawn.sql, split) != split:
-        reason = "its query is one of the other split"
-    if not reason and drawing.results.setdefault(checked.digest, drawn.sql) != drawn.sql:
-        reason = "another question has the same result"
+    if not reason and drawn.sql is not None:
+        if split and drawing.golds.get(drawn.sql, split) != split:
+            reason = "its query is one of the other split"
+        elif drawing.results.setdefault(checked.digest, drawn.sql) != drawn.sql:
+            reason = "another question has the same result"
     if reason:
         drawing.left_out[reason] += 1
     elif split:
@@ -239,4 +219,5 @@ def _question(drawn: Drawn, split: str) -> Question:
         template=drawn.template,
         family=drawn.family,
         wording=drawn.manner,
+        lacks=drawn.lacks,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import sqlglot
 
 from prefloop.errors import ConfigError, DataError
-from prefloop.tasks.database.ddl import names_only
-from prefloop.tasks.database.folder import DatabaseEntry, TaskFile
+from prefloop.tasks.database.model import DatabaseEntry, TaskFile
+from prefloop.tasks.database.source.ddl import names_only
 
 ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 

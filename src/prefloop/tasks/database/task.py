@@ -13,12 +13,14 @@ from prefloop.errors import DataError
 from prefloop.records import Message, Prompt, content_id
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import cache_folder
-from prefloop.tasks.database.audit import family_of, read_audit, template_of
+from prefloop.tasks.database.audit.audit import read_audit
 from prefloop.tasks.database.claims import plan_of_query
-from prefloop.tasks.database.ddl import shown_tables
-from prefloop.tasks.database.folder import DatabaseEntry, Question, Task, read_task
+from prefloop.tasks.database.folder import only_copy, read_task
+from prefloop.tasks.database.model import DatabaseEntry, Question, Task
 from prefloop.tasks.database.prompting import system_message
+from prefloop.tasks.database.source.ddl import shown_tables
 from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.questions.refusals import refusal_plan
 
 NAME = "database"
 ALONE = "alone"
@@ -42,7 +44,7 @@ def database_prompts(config: DatabaseTaskConfig, seed: int) -> tuple[list[Prompt
         *_drawn([row for row in kept if row[0].split == "train"], config.train_questions, config, "train", seed),
         *_drawn([row for row in kept if row[0].split == "test"], config.test_questions, config, "test", 0),
     ]
-    seen = {template_of(task, question) for question, _ in chosen if question.split == "train"}
+    seen = {task.template(question) for question, _ in chosen if question.split == "train"}
     alone = set(audit["on_one_database"])
     system = {
         entry.name: system_message(config.folder, task.file, entry, config.schema_in_prompt)
@@ -52,7 +54,7 @@ def database_prompts(config: DatabaseTaskConfig, seed: int) -> tuple[list[Prompt
     prompts = []
     for question, line in chosen:
         entry = task.database(question)
-        meta = _meta(task, question, tables[entry.name], template_of(task, question) in seen)
+        meta = _meta(task, question, tables[entry.name], task.template(question) in seen)
         meta["database"] = f"{entry.name}/{ALONE}" if line in alone else entry.name
         prompts.append(_prompt(question, system[entry.name], meta))
     counts = {split: {"accepted": sum(p.split == split for p in prompts)} for split in ("test", "train")}
@@ -69,19 +71,23 @@ def question_counts(config: DatabaseTaskConfig) -> tuple[int, int]:
 
 
 def judge_sets(folder: Path) -> dict[str, list[Path | str]]:
-    """What each prompt's ``meta.database`` stands for: frozen copies, with the variant and without."""
+    """What each prompt's ``meta.database`` stands for: frozen copies or URLs, with the variant and without."""
     found: dict[str, list[Path | str]] = {}
     for entry in read_task(folder).file.databases:
-        if entry.url:
-            found[entry.name] = [entry.url]
-            continue
-        copies: list[Path | str] = [
-            snapshot(folder / path, cache_folder() / "databases") for path in (entry.file, entry.variant) if path
+        members: list[Path | str] = [
+            place if isinstance(place, str) else snapshot(place, cache_folder() / "databases")
+            for place in entry.databases(folder)
         ]
-        found[entry.name] = copies
-        if len(copies) > 1:
-            found[f"{entry.name}/{ALONE}"] = copies[:1]
+        found[entry.name] = members
+        if entry.varied:
+            found[f"{entry.name}/{ALONE}"] = members[:1]
     return found
+
+
+def sets_beside(copy: Path) -> dict[str, list[Path | str]] | None:
+    """`judge_sets` of the task folder whose only database is this copy; None of a file that is none."""
+    folder = copy.parent.parent
+    return judge_sets(folder) if only_copy(folder) == copy else None
 
 
 def folder_hash(folder: Path) -> str:
@@ -110,11 +116,11 @@ def _tables(folder: Path, entry: DatabaseEntry) -> list[str]:
 
 def _meta(task: Task, question: Question, tables: list[str], seen: bool) -> dict[str, Any]:
     dialect = task.database(question).dialect
-    plan = plan_of_query(question.sql, dialect)
+    plan = refusal_plan(question.lacks) if question.lacks else plan_of_query(question.sql, dialect)
     meta: dict[str, Any] = {
         "question": question.question,
-        "family": family_of(task, question),
-        "template": template_of(task, question),
+        "family": task.family(question),
+        "template": task.template(question),
         "seen": seen,
         "answerable": question.sql is not None,
         "gold_sql": question.sql,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from prefloop.tasks.database.grammar.intent import (
@@ -12,67 +14,86 @@ from prefloop.tasks.database.grammar.intent import (
     draw_filters,
     where,
 )
-from prefloop.tasks.database.grammar.joins import draw_join, join_words
-from prefloop.tasks.database.grammar.world import World, draw_filter, draw_name, pick
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.grammar.joins import Join, join_words, of_join
+from prefloop.tasks.database.grammar.world import Filter, World, draw_filter, draw_name, pick
+from prefloop.tasks.database.source.schema import literal
 
 
-def _children(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, parent="names")
-    named = draw_name(rng, join.parent) if join else None
-    if join is None or named is None:
+@dataclass(frozen=True)
+class _Owner:
+    """One row of a parent, by its name."""
+
+    name: str
+    """The column."""
+    value: str
+    condition: str
+
+    def words(self, join: Join, **columns: str) -> dict[str, str]:
+        return {**join_words(join, name=self.name, **columns), "value": self.value}
+
+
+def _draw_owner(rng: np.random.Generator, world: World, join: Join) -> _Owner | None:
+    named = draw_name(rng, join.parent)
+    return _Owner(*named, f"p.{world.name(named[0])} = {literal(named[1])}") if named else None
+
+
+@of_join(parent="names")
+def _children(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
+    owner = _draw_owner(rng, world, join)
+    if owner is None:
         return None
     filters = draw_filters(rng, world, join.child, 1)
-    condition = f"p.{world.name(named[0])} = {literal(named[1])}"
-    sql = f"SELECT COUNT(*) FROM {join.source}{where(filters, condition, alias='c.')}"
-    return Asked(sql, {**join_words(join, name=named[0]), "value": named[1]}, filters)
+    sql = f"SELECT COUNT(*) FROM {join.source}{where(filters, owner.condition, alias='c.')}"
+    return Asked(sql, owner.words(join), filters)
 
 
-def _children_list(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, child="names", parent="names")
-    named = draw_name(rng, join.parent) if join else None
-    if join is None or named is None:
+@of_join(child="names", parent="names")
+def _children_list(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
+    owner = _draw_owner(rng, world, join)
+    if owner is None:
         return None
     filters = draw_filters(rng, world, join.child, 1)
     shown = join.child.names[0]
-    condition = f"p.{world.name(named[0])} = {literal(named[1])}"
-    sql = f"SELECT c.{world.name(shown)} FROM {join.source}{where(filters, condition, alias='c.')}"
-    return Asked(sql, {**join_words(join, name=named[0], shown=shown), "value": named[1]}, filters)
+    sql = f"SELECT c.{world.name(shown)} FROM {join.source}{where(filters, owner.condition, alias='c.')}"
+    return Asked(sql, owner.words(join, shown=shown), filters)
 
 
-def _children_aggregate(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, child="measures", parent="names")
-    named = draw_name(rng, join.parent) if join else None
-    if join is None or named is None:
+@of_join(child="measures", parent="names")
+def _children_aggregate(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
+    owner = _draw_owner(rng, world, join)
+    if owner is None:
         return None
     measure, function = pick(rng, join.child.measures), pick(rng, sorted(AGGREGATES))
     filters = draw_filters(rng, world, join.child, 1, [measure])
-    condition = f"p.{world.name(named[0])} = {literal(named[1])}"
-    sql = f"SELECT {function}(c.{world.name(measure)}) FROM {join.source}{where(filters, condition, alias='c.')}"
-    said = {**join_words(join, name=named[0], measure=measure), "value": named[1], "aggregate": AGGREGATES[function]}
-    comparison = decimals(join.child, measure) if function == "AVG" else {}
-    return Asked(sql, said, filters, comparison, variety=function.lower())
+    source = f"{join.source}{where(filters, owner.condition, alias='c.')}"
+    return _aggregate(world, join, function, measure, source, owner.words(join, measure=measure), filters)
 
 
-def _by_owner(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world)
-    narrowing = draw_filter(rng, world, join.parent) if join else None
-    if join is None or narrowing is None:
+@of_join()
+def _by_owner(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
+    narrowing = draw_filter(rng, world, join.parent)
+    if narrowing is None:
         return None
     sql = f"SELECT COUNT(*) FROM {join.source}{where([narrowing], alias='p.')}"
     return Asked(sql, join_words(join), [narrowing])
 
 
-def _by_owner_aggregate(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, child="measures")
-    narrowing = draw_filter(rng, world, join.parent) if join else None
-    if join is None or narrowing is None:
+@of_join(child="measures")
+def _by_owner_aggregate(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
+    narrowing = draw_filter(rng, world, join.parent)
+    if narrowing is None:
         return None
     measure, function = pick(rng, join.child.measures), pick(rng, sorted(AGGREGATES))
-    sql = f"SELECT {function}(c.{world.name(measure)}) FROM {join.source}{where([narrowing], alias='p.')}"
-    said = {**join_words(join, measure=measure), "aggregate": AGGREGATES[function]}
+    source = f"{join.source}{where([narrowing], alias='p.')}"
+    return _aggregate(world, join, function, measure, source, join_words(join, measure=measure), [narrowing])
+
+
+def _aggregate(
+    world: World, join: Join, function: str, measure: str, source: str, said: dict[str, str], filters: list[Filter]
+) -> Asked:
+    sql = f"SELECT {function}(c.{world.name(measure)}) FROM {source}"
     comparison = decimals(join.child, measure) if function == "AVG" else {}
-    return Asked(sql, said, [narrowing], comparison, variety=function.lower())
+    return Asked(sql, {**said, "aggregate": AGGREGATES[function]}, filters, comparison, variety=function.lower())
 
 
 INTENTS = (

@@ -11,12 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.tasks.database.grammar import children, groups, owners, rows
+from prefloop.tasks.database.grammar import children, groups, owners, refusals, rows
 from prefloop.tasks.database.grammar.intent import Asked, Intent
 from prefloop.tasks.database.grammar.world import World, pick
 from prefloop.tasks.nba.questions.grammar import is_held_out
 
-INTENTS: tuple[Intent, ...] = (*rows.INTENTS, *groups.INTENTS, *children.INTENTS, *owners.INTENTS)
+INTENTS: tuple[Intent, ...] = (
+    *rows.INTENTS,
+    *groups.INTENTS,
+    *children.INTENTS,
+    *owners.INTENTS,
+    *refusals.INTENTS,
+)
 FAMILIES = tuple(sorted({intent.family for intent in INTENTS}))
 TRIES = 8
 """Intents tried for one question: not every database offers all of them."""
@@ -32,9 +38,10 @@ class Drawn:
     held_out: bool
     manner: str
     """``full`` or ``typed``."""
-    sql: str
+    sql: str | None
     compare_sql: str | None
     comparison: dict[str, Any]
+    lacks: str
 
 
 def draw_question(rng: np.random.Generator, world: World, family: str) -> Drawn | None:
@@ -64,6 +71,7 @@ def _worded(rng: np.random.Generator, intent: Intent, asked: Asked) -> Drawn:
         asked.sql,
         asked.compare_sql,
         asked.comparison,
+        asked.lacks,
     )
 
 

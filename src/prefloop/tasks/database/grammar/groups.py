@@ -10,27 +10,24 @@ from prefloop.tasks.database.grammar.intent import (
     Intent,
     decimals,
     draw_filters,
+    of_table,
     ranked,
     table_words,
     where,
 )
-from prefloop.tasks.database.grammar.world import World, number, pick, pick_table
+from prefloop.tasks.database.grammar.world import Facts, World, number, pick
 
 
-def _distinct(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories")
-    if facts is None:
-        return None
+@of_table("categories")
+def _distinct(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column = pick(rng, facts.categories)
     filters = draw_filters(rng, world, facts, 1, [column])
     sql = f"SELECT COUNT(DISTINCT {world.name(column)}) FROM {world.name(facts.table.name)}{where(filters)}"
     return Asked(sql, table_words(facts, column=column), filters)
 
 
-def _values(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories")
-    if facts is None:
-        return None
+@of_table("categories")
+def _values(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column = pick(rng, facts.categories)
     filters = draw_filters(rng, world, facts, 2, [column])
     place = world.name(column)
@@ -38,10 +35,8 @@ def _values(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, table_words(facts, column=column), filters, {"distinct": True})
 
 
-def _group(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories")
-    if facts is None:
-        return None
+@of_table("categories")
+def _group(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column = pick(rng, facts.categories)
     filters = draw_filters(rng, world, facts, 1, [column])
     place = world.name(column)
@@ -49,10 +44,8 @@ def _group(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, table_words(facts, column=column), filters)
 
 
-def _group_aggregate(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories", "measures")
-    if facts is None:
-        return None
+@of_table("categories", "measures")
+def _group_aggregate(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column, measure, function = pick(rng, facts.categories), pick(rng, facts.measures), pick(rng, sorted(AGGREGATES))
     filters = draw_filters(rng, world, facts, 1, [column, measure])
     place = world.name(column)
@@ -63,10 +56,8 @@ def _group_aggregate(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, said, filters, comparison, variety=function.lower())
 
 
-def _group_top(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories")
-    if facts is None:
-        return None
+@of_table("categories")
+def _group_top(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column = pick(rng, facts.categories)
     filters = draw_filters(rng, world, facts, 1, [column])
     place = world.name(column)
@@ -75,10 +66,8 @@ def _group_top(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(filters=filters, words=table_words(facts, column=column), **parts)
 
 
-def _having_count(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories")
-    if facts is None:
-        return None
+@of_table("categories")
+def _having_count(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column = pick(rng, facts.categories)
     counts = sorted({count for _, count in facts.profiles[column].values})
     least = pick(rng, counts[1:] or counts)
@@ -90,10 +79,8 @@ def _having_count(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, {**table_words(facts, column=column), "n": str(least)}, filters)
 
 
-def _having_average(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "categories", "measures")
-    if facts is None:
-        return None
+@of_table("categories", "measures")
+def _having_average(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column, measure = pick(rng, facts.categories), pick(rng, facts.measures)
     value = number(pick(rng, facts.profiles[measure].levels[2:5]))
     place = world.name(column)

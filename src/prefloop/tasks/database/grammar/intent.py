@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.tasks.database.grammar.world import Facts, Filter, World, draw_filter
+from prefloop.tasks.database.grammar.world import Facts, Filter, World, draw_filter, pick_table
 from prefloop.tasks.database.specs import RANKING_ROWS
 from prefloop.tasks.database.words import words
 
@@ -20,7 +20,8 @@ AGGREGATES = {"AVG": "average", "SUM": "total", "MAX": "highest", "MIN": "lowest
 class Asked:
     """A question before it is worded."""
 
-    sql: str
+    sql: str | None
+    """None: no query can answer."""
     words: dict[str, str]
     """Fields of the wordings; ``where`` is filled from the filters."""
     filters: Sequence[Filter] = ()
@@ -28,6 +29,12 @@ class Asked:
     compare_sql: str | None = None
     variety: str = ""
     """Of several forms of the intent, which: a part of its structure."""
+    lacks: str = ""
+    """Where no query can answer: what the database does not hold."""
+
+
+Draw = Callable[[np.random.Generator, World], Asked | None]
+"""Draws a question; None where the database does not offer it."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,24 @@ class Intent:
 
     name: str
     family: str
-    draw: Callable[[np.random.Generator, World], Asked | None]
-    """None where this database does not offer it."""
+    draw: Draw
     full: tuple[str, ...]
     """Sentences, with the words of what is asked as fields."""
     typed: tuple[str, ...]
     """As people type: short, lower case, often no verb."""
+
+
+def of_table(*uses: str) -> Callable[[Callable[[np.random.Generator, World, Facts], Asked | None]], Draw]:
+    """Makes a `Draw` of a function that asks about one table: one that offers all of these uses is drawn for it."""
+
+    def made(draw: Callable[[np.random.Generator, World, Facts], Asked | None]) -> Draw:
+        def drawn(rng: np.random.Generator, world: World) -> Asked | None:
+            facts = pick_table(rng, world, *uses)
+            return draw(rng, world, facts) if facts else None
+
+        return drawn
+
+    return made
 
 
 def draw_filters(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from prefloop.tasks.database.grammar.intent import table_words
+from prefloop.tasks.database.grammar.intent import Asked, Draw, table_words
 from prefloop.tasks.database.grammar.world import Facts, World, pick
-from prefloop.tasks.database.schema import ForeignKey
+from prefloop.tasks.database.source.schema import ForeignKey
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,28 @@ class Join:
     """The parent's key, with its alias."""
 
 
-def draw_join(rng: np.random.Generator, world: World, child: str = "", parent: str = "") -> Join | None:
-    """A join whose tables offer these uses (``names``, ``measures``, ``categories``)."""
-    found = [
-        key
-        for key in world.joins
-        if (not child or getattr(world.facts(key.table), child))
-        and (not parent or getattr(world.facts(key.parent), parent))
-    ]
-    return joined(world, pick(rng, found)) if found else None
+def of_join(
+    child: str = "", parent: str = ""
+) -> Callable[[Callable[[np.random.Generator, World, Join], Asked | None]], Draw]:
+    """Makes a `Draw` of a function that asks about two tables: a join is drawn for it.
+
+    Args:
+        child, parent: what they have to offer (``names``, ``measures``, ``categories``); default nothing.
+    """
+
+    def made(draw: Callable[[np.random.Generator, World, Join], Asked | None]) -> Draw:
+        def drawn(rng: np.random.Generator, world: World) -> Asked | None:
+            keys = [
+                key
+                for key in world.joins
+                if (not child or getattr(world.facts(key.table), child))
+                and (not parent or getattr(world.facts(key.parent), parent))
+            ]
+            return draw(rng, world, joined(world, pick(rng, keys))) if keys else None
+
+        return drawn
+
+    return made
 
 
 def joined(world: World, key: ForeignKey) -> Join:

@@ -11,15 +11,13 @@ from prefloop.tasks.database.grammar.intent import (
     ranked,
     where,
 )
-from prefloop.tasks.database.grammar.joins import draw_join, join_words, joined
+from prefloop.tasks.database.grammar.joins import Join, join_words, joined, of_join
 from prefloop.tasks.database.grammar.world import World, draw_name, pick
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.source.schema import literal
 
 
-def _per_owner_category(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, parent="categories")
-    if join is None:
-        return None
+@of_join(parent="categories")
+def _per_owner_category(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
     column = pick(rng, join.parent.categories)
     filters = draw_filters(rng, world, join.child, 1)
     place = f"p.{world.name(column)}"
@@ -27,10 +25,8 @@ def _per_owner_category(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, join_words(join, column=column), filters)
 
 
-def _owner_top(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, parent="names")
-    if join is None:
-        return None
+@of_join(parent="names")
+def _owner_top(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
     name, k = join.parent.names[0], int(pick(rng, (1, 3, 5)))
     filters = draw_filters(rng, world, join.child, 1)
     place = f"p.{world.name(name)}"
@@ -42,10 +38,8 @@ def _owner_top(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(filters=filters, words=said, variety="one" if k == 1 else "several", **parts)
 
 
-def _owner_total(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, child="measures", parent="names")
-    if join is None:
-        return None
+@of_join(child="measures", parent="names")
+def _owner_total(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
     name, measure = join.parent.names[0], pick(rng, join.child.measures)
     filters = draw_filters(rng, world, join.child, 1, [measure])
     place, value = f"p.{world.name(name)}", f"c.{world.name(measure)}"
@@ -54,20 +48,16 @@ def _owner_total(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(filters=filters, words=join_words(join, name=name, measure=measure), **parts)
 
 
-def _owner_least(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, parent="names")
-    if join is None:
-        return None
+@of_join(parent="names")
+def _owner_least(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
     name, n = join.parent.names[0], int(pick(rng, (2, 3, 4, 5, 8)))
     place = f"p.{world.name(name)}"
     sql = f"SELECT {place} FROM {join.source} GROUP BY {join.key}, {place} HAVING COUNT(*) >= {n}"
     return Asked(sql, {**join_words(join, name=name), "n": str(n)})
 
 
-def _without(rng: np.random.Generator, world: World) -> Asked | None:
-    join = draw_join(rng, world, parent="names")
-    if join is None:
-        return None
+@of_join(parent="names")
+def _without(rng: np.random.Generator, world: World, join: Join) -> Asked | None:
     name = join.parent.names[0]
     filters = draw_filters(rng, world, join.child, 1)
     inner = f"SELECT 1 FROM {join.child_name} AS c{where(filters, join.on, alias='c.')}"

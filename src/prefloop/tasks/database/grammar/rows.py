@@ -10,37 +10,34 @@ from prefloop.tasks.database.grammar.intent import (
     Intent,
     decimals,
     draw_filters,
+    of_table,
     ranked,
     table_words,
     where,
 )
-from prefloop.tasks.database.grammar.world import World, draw_name, pick, pick_table
-from prefloop.tasks.database.schema import literal
+from prefloop.tasks.database.grammar.world import Facts, World, draw_name, pick
+from prefloop.tasks.database.source.schema import literal
 from prefloop.tasks.database.words import words
 
 
-def _count(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world)
-    if facts is None:
-        return None
+@of_table()
+def _count(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     filters = draw_filters(rng, world, facts, 2)
     return Asked(f"SELECT COUNT(*) FROM {world.name(facts.table.name)}{where(filters)}", table_words(facts), filters)
 
 
-def _list(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "names")
-    filters = draw_filters(rng, world, facts, 2) if facts else []
-    if facts is None or not filters:
+@of_table("names")
+def _list(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    filters = draw_filters(rng, world, facts, 2)
+    if not filters:
         return None
     name = facts.names[0]
     sql = f"SELECT {world.name(name)} FROM {world.name(facts.table.name)}{where(filters)}"
     return Asked(sql, table_words(facts, name=name), filters)
 
 
-def _lookup(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "names")
-    if facts is None:
-        return None
+@of_table("names")
+def _lookup(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     named = draw_name(rng, facts)
     columns = (*facts.measures, *facts.years, *facts.dates, *facts.categories)
     if not columns or named is None:
@@ -50,10 +47,8 @@ def _lookup(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, {**table_words(facts, column=column, name=name), "value": value})
 
 
-def _aggregate(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "measures")
-    if facts is None:
-        return None
+@of_table("measures")
+def _aggregate(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column, function = pick(rng, facts.measures), pick(rng, sorted(AGGREGATES))
     filters = draw_filters(rng, world, facts, 2, [column])
     sql = f"SELECT {function}({world.name(column)}) FROM {world.name(facts.table.name)}{where(filters)}"
@@ -62,10 +57,8 @@ def _aggregate(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, said, filters, comparison, variety=function.lower())
 
 
-def _top(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "names", "measures")
-    if facts is None:
-        return None
+@of_table("names", "measures")
+def _top(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     name, column, k = facts.names[0], pick(rng, facts.measures), int(pick(rng, (3, 5, 10)))
     descending = bool(rng.integers(2))
     filters = draw_filters(rng, world, facts, 1, [column])
@@ -77,10 +70,8 @@ def _top(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(filters=filters, words=said, variety="top" if descending else "bottom", **parts)
 
 
-def _extreme(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "names", "measures")
-    if facts is None:
-        return None
+@of_table("names", "measures")
+def _extreme(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     name, column, descending = facts.names[0], pick(rng, facts.measures), bool(rng.integers(2))
     filters = draw_filters(rng, world, facts, 2, [column])
     place = world.name(column)
@@ -90,10 +81,10 @@ def _extreme(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(filters=filters, words=said, variety="most" if descending else "least", **parts)
 
 
-def _ordered(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "names", "measures")
-    filters = draw_filters(rng, world, facts, 2) if facts else []
-    if facts is None or not filters:
+@of_table("names", "measures")
+def _ordered(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    filters = draw_filters(rng, world, facts, 2)
+    if not filters:
         return None
     name = facts.names[0]
     columns = [column for column in facts.measures if column not in {each.column for each in filters}]
@@ -109,10 +100,8 @@ def _ordered(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(sql, said, filters, {"order": "keys", "order_keys": [1], "optional": [1]}, variety=direction.lower())
 
 
-def _above_average(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world, "measures")
-    if facts is None:
-        return None
+@of_table("measures")
+def _above_average(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
     column, above = pick(rng, facts.measures), bool(rng.integers(2))
     filters = draw_filters(rng, world, facts, 1, [column])
     place, name = world.name(column), world.name(facts.table.name)
@@ -121,10 +110,10 @@ def _above_average(rng: np.random.Generator, world: World) -> Asked | None:
     return Asked(f"SELECT COUNT(*) FROM {name}{where(filters, condition)}", said, filters, variety=said["side"])
 
 
-def _share(rng: np.random.Generator, world: World) -> Asked | None:
-    facts = pick_table(rng, world)
-    filters = draw_filters(rng, world, facts, 1) if facts else []
-    if facts is None or not filters:
+@of_table()
+def _share(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
+    filters = draw_filters(rng, world, facts, 1)
+    if not filters:
         return None
     condition = filters[0].condition()
     sql = f"SELECT 1.0 * SUM(CASE WHEN {condition} THEN 1 ELSE 0 END) / COUNT(*) FROM {world.name(facts.table.name)}"

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from prefloop.tasks.database.inspection import Inspected
-from prefloop.tasks.database.profile import DATE, TEXT, Profile, nameable
-from prefloop.tasks.database.schema import ForeignKey, Table, literal, quoted
-from prefloop.tasks.database.variant import measures
+from prefloop.tasks.database.source.inspection import Inspected, vocabulary
+from prefloop.tasks.database.source.profile import DATE, TEXT, Profile, nameable
+from prefloop.tasks.database.source.schema import ForeignKey, Table, literal, quoted
+from prefloop.tasks.database.variants.changes import measures
 from prefloop.tasks.database.words import key_like, plural, singular, words
 
 Item = TypeVar("Item")
@@ -49,6 +49,8 @@ class World:
     """Those with rows."""
     joins: tuple[ForeignKey, ...]
     """Between them."""
+    vocabulary: frozenset[str]
+    """Words of all names, and of the texts that columns hold (`vocabulary`)."""
 
     def facts(self, name: str) -> Facts:
         """Of the table of that name."""
@@ -65,7 +67,7 @@ def world_of(inspected: Inspected) -> World:
     tables = tuple(_facts(inspected, table) for table in schema.tables if table.rows)
     known = {facts.table.name for facts in tables}
     joins = tuple(key for key in schema.keys if {key.table, key.parent} <= known and key.table != key.parent)
-    return World(schema.dialect, tables, joins)
+    return World(schema.dialect, tables, joins, vocabulary(inspected))
 
 
 def _facts(inspected: Inspected, table: Table) -> Facts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prefloop.tasks.database.profile import Profile
-from prefloop.tasks.database.schema import ForeignKey, Reader, Schema, Table, quoted
+from prefloop.tasks.database.source.profile import Profile
+from prefloop.tasks.database.source.schema import ForeignKey, Reader, Schema, Table, quoted
 from prefloop.tasks.database.words import singular, words
 
 CHECKED_VALUES = 1_000

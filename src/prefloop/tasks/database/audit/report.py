@@ -14,11 +14,12 @@ SHOWN = 15
 def audit_report(name: str, found: Mapping[str, Any]) -> str:
     """The page as Markdown; texts of the data stand in code spans."""
     accepted = found["accepted"]
-    kept = sum(accepted.values())
+    kept, refused = sum(accepted.values()), found["unanswerable"]
     parts = [
         f"# Audit of {_code(name)}",
         f"{kept:,} of {found['questions']:,} questions can be asked: {accepted['train']:,} for training, "
-        f"{accepted['test']:,} for the evaluation.",
+        f"{accepted['test']:,} for the evaluation. {refused['train']:,} and {refused['test']:,} of them no query can "
+        "answer: the right answer says so.",
         *_made(found["made"]),
         *_questions(found, kept),
         "## Databases",
@@ -75,12 +76,11 @@ def _questions(found: Mapping[str, Any], kept: int) -> Iterable[str]:
         yield f"## To be looked at: {len(found['doubts']):,}"
         yield _listed(f"line {r['line']}, {_code(r['question'])}: {_code(r['doubt'])}" for r in found["doubts"])
     yield "## How much a right result proves"
-    alone, pairs = len(found["on_one_database"]), found["collisions"]["pairs"]
+    alone = len(found["on_one_database"])
     yield _listed(
         [
             f"{found['small_integers']:,} of {kept:,} golds give a single integer from 0 to 10",
-            f"{pairs:,} pairs of different queries give the same result on every database"
-            + (f"; the first: lines {', '.join(map(str, found['collisions']['groups'][0]))}" if pairs else ""),
+            _collided(found["collisions"]),
             f"{found['same_on_variant']:,} golds give the same on the variant: their result written as a query passes",
             f"{alone:,} golds say nothing on the variant: their answers are compared on the database alone",
         ]
@@ -92,6 +92,17 @@ def _questions(found: Mapping[str, Any], kept: int) -> Iterable[str]:
         f"{templates['unseen_questions']:,} of {test:,} test questions are of templates that training does not hold."
     )
     yield _table(("family", "questions"), found["families"].items())
+
+
+def _collided(found: Mapping[str, Any]) -> str:
+    said = f"{found['pairs']:,} pairs of different queries give the same result on every database"
+    if not found["pairs"]:
+        return said
+    told = "all of them are asked"
+    if left_out := found["left_out"]:
+        told = f"{left_out:,} questions of them are left out, since no variant tells their results apart"
+        told += " (`collisions: keep` in task.yaml keeps them)"
+    return f"{said}; {told}; the first: lines {', '.join(map(str, found['groups'][0]))}"
 
 
 def _database(name: str, row: Mapping[str, Any]) -> str:

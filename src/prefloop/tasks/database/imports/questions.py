@@ -14,10 +14,11 @@ from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
-from prefloop.tasks.database.audit import audit_task
-from prefloop.tasks.database.folder import Alternative, DatabaseEntry, Question, TaskFile, making, write_task
-from prefloop.tasks.database.layouts import CONVENTIONS, BadRow, Imported, read_layout
-from prefloop.tasks.database.make import add_database
+from prefloop.tasks.database.add import add_database
+from prefloop.tasks.database.audit.audit import audit_task
+from prefloop.tasks.database.folder import making, write_task
+from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
+from prefloop.tasks.database.model import Alternative, DatabaseEntry, Question, TaskFile
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 
 POLICIES = """\
@@ -39,6 +40,7 @@ def task_from_questions(
     *,
     layout: str | None = None,
     test: Path | None = None,
+    variant: str | None = None,
     seed: int = 1,
     workers: int = 0,
 ) -> dict[str, Any]:
@@ -49,10 +51,12 @@ def task_from_questions(
             takes each question's.
         layout: ``spider, bird, defog, geoquery`` or ``jsonl``; default by the first entry.
         test: file of the test questions, of the same layout; those of `path` are then for training.
-        seed: of the split, where the set has none.
+        variant: of one PostgreSQL database, the URL of an empty one by a role that owns it, to become its variant.
+        seed: of the split, where the set has none, and of the variants.
         workers: sandbox processes; 0 means one per core.
 
     Raises:
+        ConfigError: `variant` is given for SQLite, or for several databases.
         DataError: a file is missing or of no known layout, or no question of it can be asked.
         StoreError: `out` exists, or cannot be written.
     """
@@ -62,7 +66,7 @@ def task_from_questions(
         _, others, wrong = read_layout(test, layout)
         rows, bad = [*rows, *(_of_split(row, "test") for row in others)], [*bad, *wrong]
     with making(out) as folder:
-        entries, lost = _databases(rows, database, folder, seed)
+        entries, lost = _databases(rows, database, folder, seed, variant)
         bad += lost
         rows = [row for row in rows if row.database in entries]
         rules: Counter[str] = Counter()
@@ -98,7 +102,7 @@ def _of_split(row: Imported, split: str) -> Imported:
 
 
 def _databases(
-    rows: Sequence[Imported], database: Path | str, out: Path, seed: int
+    rows: Sequence[Imported], database: Path | str, out: Path, seed: int, variant: str | None
 ) -> tuple[dict[str, DatabaseEntry], list[BadRow]]:
     """Entries by the names that questions use, and the questions whose database is not at hand."""
     named = sorted({row.database for row in rows})
@@ -113,12 +117,14 @@ def _databases(
         else:
             sources[name] = found
     several = len(sources) > 1
+    if variant and several:
+        raise ConfigError(f"--variant is the variant of one database, and the questions ask {len(sources)}")
     entries = {}
     for name, source in sources.items():
         called = name or (source.stem if isinstance(source, Path) else "database")
         shown = f"schemas/{called}.sql" if several else "schema.sql"
         known = next((entry for entry in entries.values() if entry.name == called), None)
-        entries[name] = known or add_database(source, out, called, shown, seed)[0]
+        entries[name] = known or add_database(source, out, called, shown, seed, variant)[0]
     bad = [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
     if lost:
         note(f"{len(bad):,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")

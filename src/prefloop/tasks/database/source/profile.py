@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from prefloop.tasks.database.schema import Reader, Schema, Table, quoted
+from prefloop.tasks.database.source.schema import Reader, Schema, Table, quoted
 
 PROFILED_ROWS = 20_000
 """Rows of a table that are looked at: a large database stays quick."""

@@ -11,8 +11,8 @@ from sqlglot import exp
 from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec, Row, compare_everywhere
 from prefloop.sql.pool import QueryResult, SandboxPool
-from prefloop.tasks.database.answers import AGREES, CONTRADICTS, agreement
-from prefloop.tasks.database.folder import Question
+from prefloop.tasks.database.audit.answers import AGREES, CONTRADICTS, agreement
+from prefloop.tasks.database.model import Question
 from prefloop.tasks.database.specs import RANKING_ROWS, parsed, with_keys
 
 SMALL = range(11)
@@ -31,6 +31,8 @@ class Checked:
     """Its gold says something on every database of its set, not on the first alone."""
     digest: str = ""
     """Names the gold's result on the databases it is compared on."""
+    compared_twice: bool = False
+    """Answers are compared on the variant, too."""
     constant: bool = False
     """Its result is the same on all of them: the result itself, written as a query, would pass."""
     rows: int = 0
@@ -135,6 +137,7 @@ def _checked(question: Question, probe: _Probe, results: Mapping[str, list[Query
         if results[sql][0].status != "ok":
             found.doubts.append(f"an alternative does not run: {results[sql][0].message}")
     found.digest = content_id([sorted(repr(row) for row in result.rows) for result in golds[:used]])
+    found.compared_twice = used > 1
     found.constant = used > 1 and all(
         verdict.equal for verdict in compare_everywhere([r.rows for r in compared], [rows] * used, spec)
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.tasks.database.keys import with_guessed_keys
-from prefloop.tasks.database.profile import Profile, profile_tables, reads_as_number
-from prefloop.tasks.database.schema import (
+from prefloop.tasks.database.source.keys import with_guessed_keys
+from prefloop.tasks.database.source.profile import Profile, profile_tables, reads_as_number
+from prefloop.tasks.database.source.schema import (
     POSTGRES,
     Reader,
     Schema,
@@ -20,6 +20,7 @@ from prefloop.tasks.database.schema import (
     quoted,
     sqlite_schema,
 )
+from prefloop.tasks.database.words import singular, words
 
 COUNTED_ROWS = 1_000_000
 """Larger tables are not searched for repeated rows."""
@@ -73,6 +74,19 @@ def numbers_in_text(found: Inspected) -> dict[str, list[str]]:
         for column, profile in sorted(profiles.items())
         if 2 * profile.numbers_in_text > profile.rows - profile.nulls
     }
+
+
+def vocabulary(found: Inspected) -> frozenset[str]:
+    """Singular words of the names of tables and columns, and of the texts that columns frequently hold."""
+    names = [name for table in found.schema.tables for name in (table.name, *(c.name for c in table.columns))]
+    texts = [
+        value
+        for profiles in found.profiles.values()
+        for profile in profiles.values()
+        for value, _ in profile.values
+        if isinstance(value, str)
+    ]
+    return frozenset(singular(word) for text in (*names, *texts) for word in words(text).split())
 
 
 def _repeated(connection: Reader, schema: Schema, table: Table) -> dict[str, Any]:

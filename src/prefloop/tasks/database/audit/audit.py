@@ -15,12 +15,13 @@ from prefloop.errors import DataError
 from prefloop.progress import progress
 from prefloop.sql.pool import Limits, SandboxPool
 from prefloop.store.files import read_json, write_json, write_text
-from prefloop.tasks.database.checks import Checked, check_questions
-from prefloop.tasks.database.folder import AUDIT, DatabaseEntry, Question, Task, read_task
-from prefloop.tasks.database.inspection import inspect, numbers_in_text, opened
-from prefloop.tasks.database.report import audit_report
-from prefloop.tasks.database.specs import shape, skeleton
-from prefloop.tasks.nba.text import normalised
+from prefloop.tasks.database.audit.checks import Checked, check_questions
+from prefloop.tasks.database.audit.overlaps import COLLISION, collisions, reject_collisions, reject_repeated
+from prefloop.tasks.database.audit.report import audit_report
+from prefloop.tasks.database.folder import AUDIT, read_task
+from prefloop.tasks.database.model import DatabaseEntry, Question, Task
+from prefloop.tasks.database.source.inspection import Inspected, inspect, numbers_in_text, opened, vocabulary
+from prefloop.tasks.database.words import singular, words
 
 GOLD_LIMITS = Limits(rows=20_000, result_bytes=10_000_000)
 REPORT = "audit.md"
@@ -40,15 +41,20 @@ def audit_task(folder: Path, made: Mapping[str, Any] | None = None, workers: int
         DataError: a file of the folder cannot be read; names file and line.
     """
     task = read_task(folder)
+    looked = {entry.name: _looked_at(folder, entry) for entry in task.file.databases}
     if made is None:
         made = read_json(folder / AUDIT).get("made", {}) if (folder / AUDIT).is_file() else {}
     checked = _checked(task, workers)
-    _reject_repeated(task, checked)
+    reject_repeated(task, checked)
+    collided = collisions(task, checked)
+    if task.file.collisions == "leave_out":
+        reject_collisions(task, checked, collided)
+    _doubt_refusals(task, checked, {name: vocabulary(found) for name, found in looked.items()})
     found = {
         "schema": 1,
         "content": task.content,
-        "databases": {entry.name: _database(folder, entry) for entry in task.file.databases},
-        **_figures(task, checked),
+        "databases": {entry.name: _database(entry, looked[entry.name]) for entry in task.file.databases},
+        **_figures(task, checked, collided),
         "made": dict(made),
     }
     write_text(folder / REPORT, audit_report(task.file.name, found))
@@ -71,18 +77,11 @@ def read_audit(task: Task) -> dict[str, Any]:
     return found
 
 
-def databases_of(folder: Path, entry: DatabaseEntry) -> list[Path | str]:
-    """What answers to a database's questions are run on: itself, and its variant."""
-    if entry.url:
-        return [entry.url]
-    return [folder / path for path in (entry.file, entry.variant) if path]
-
-
 def _checked(task: Task, workers: int) -> list[Checked]:
     databases: list[Path | str] = []
     places: dict[str, list[int]] = {}
     for entry in task.file.databases:
-        own = databases_of(task.folder, entry)
+        own = entry.databases(task.folder)
         places[entry.name] = list(range(len(databases), len(databases) + len(own)))
         databases += own
     dialects = {entry.name: entry.dialect for entry in task.file.databases}
@@ -100,24 +99,20 @@ def _checked(task: Task, workers: int) -> list[Checked]:
     return found
 
 
-def _reject_repeated(task: Task, checked: list[Checked]) -> None:
-    """A text that was asked already of the same database; of a test and a training question the test one stays."""
-    order = sorted(range(len(checked)), key=lambda i: (task.questions[i].split == "train", i))
-    texts: dict[tuple[str, str], int] = {}
-    for i in order:
-        question = task.questions[i]
-        if checked[i].reason:
-            continue
-        first = texts.setdefault((task.database(question).name, normalised(question.question)), i)
-        if first != i:
-            same = (question.sql or "").split() == (task.questions[first].sql or "").split()
-            checked[i].reason = "the same text as another question"
-            checked[i].detail = f"line {task.lines[first]}, {'the same' if same else 'another'} query"
+def _doubt_refusals(task: Task, checked: list[Checked], vocabularies: Mapping[str, frozenset[str]]) -> None:
+    """A question is said to ask for what a database lacks, and a name or value there has a word of it."""
+    for question, found in zip(task.questions, checked, strict=True):
+        asked = {singular(word) for word in words(question.lacks).split() if len(word) > len("the")}
+        if known := asked & vocabularies[task.database(question).name]:
+            found.doubts.append(f"it may be answered after all: the database knows {', '.join(sorted(known))}")
 
 
-def _database(folder: Path, entry: DatabaseEntry) -> dict[str, Any]:
-    with opened(folder / entry.file if entry.file else str(entry.url)) as connection:
-        found = inspect(connection, entry.dialect, entry.name)
+def _looked_at(folder: Path, entry: DatabaseEntry) -> Inspected:
+    with opened(entry.databases(folder)[0]) as connection:
+        return inspect(connection, entry.dialect, entry.name)
+
+
+def _database(entry: DatabaseEntry, found: Inspected) -> dict[str, Any]:
     return {
         "engine": entry.dialect,
         "tables": {table.name: table.rows for table in found.schema.tables},
@@ -128,19 +123,21 @@ def _database(folder: Path, entry: DatabaseEntry) -> dict[str, Any]:
             for key in found.schema.keys
             if not key.declared
         ],
-        "variant": entry.variant is not None,
+        "variant": entry.varied,
     }
 
 
-def _figures(task: Task, checked: Sequence[Checked]) -> dict[str, Any]:
+def _figures(task: Task, checked: Sequence[Checked], collided: Sequence[Sequence[int]]) -> dict[str, Any]:
     rows = list(zip(task.questions, task.lines, checked, strict=True))
     kept = [(question, line, found) for question, line, found in rows if not found.reason]
-    trained = {template_of(task, question) for question, _, _ in kept if question.split == "train"}
-    test = [template_of(task, question) for question, _, _ in kept if question.split == "test"]
-    groups = _collisions(task, kept)
+    trained = {task.template(question) for question, _, _ in kept if question.split == "train"}
+    test = [task.template(question) for question, _, _ in kept if question.split == "test"]
     return {
         "questions": len(rows),
         "accepted": {split: sum(q.split == split for q, _, _ in kept) for split in ("train", "test")},
+        "unanswerable": {
+            split: sum(q.sql is None and q.split == split for q, _, _ in kept) for split in ("train", "test")
+        },
         "rejected": [
             {"line": line, "question": question.question, "reason": found.reason, "detail": found.detail}
             for question, line, found in rows
@@ -153,8 +150,9 @@ def _figures(task: Task, checked: Sequence[Checked]) -> dict[str, Any]:
         ],
         "on_one_database": [line for question, line, found in kept if _alone(task, question, found)],
         "collisions": {
-            "pairs": sum(len(group) * (len(group) - 1) // 2 for group in groups),
-            "groups": groups[:MOST_GROUPS],
+            "pairs": sum(len(group) * (len(group) - 1) // 2 for group in collided),
+            "groups": [[task.lines[i] for i in group] for group in collided[:MOST_GROUPS]],
+            "left_out": sum(found.reason == COLLISION for found in checked),
         },
         "same_on_variant": sum(found.constant for _, _, found in kept),
         "small_integers": sum(found.small for _, _, found in kept),
@@ -163,36 +161,10 @@ def _figures(task: Task, checked: Sequence[Checked]) -> dict[str, Any]:
             "test": len(set(test)),
             "unseen_questions": sum(template not in trained for template in test),
         },
-        "families": dict(sorted(Counter(family_of(task, question) for question, _, _ in kept).items())),
+        "families": dict(sorted(Counter(task.family(question) for question, _, _ in kept).items())),
     }
 
 
 def _alone(task: Task, question: Question, found: Checked) -> bool:
     """The gold says nothing on the variant, so answers are compared on the database alone."""
-    return not found.everywhere and task.database(question).variant is not None
-
-
-def _collisions(task: Task, kept: Sequence[tuple[Question, int, Checked]]) -> list[list[int]]:
-    """Lines of questions whose different queries give the same result on all databases, one line for each query."""
-    groups: dict[tuple[str, str], dict[str, int]] = {}
-    for question, line, found in kept:
-        if question.sql is not None:
-            entry = task.database(question)
-            text = skeleton(question.sql, entry.dialect) + repr(sorted(question.sql.lower().split()))
-            groups.setdefault((entry.name, found.digest), {}).setdefault(text, line)
-    return sorted(sorted(group.values()) for group in groups.values() if len(group) > 1)
-
-
-def template_of(task: Task, question: Question) -> str:
-    """The question's template: as written, or what its database and the shape of its query say."""
-    if question.template:
-        return question.template
-    entry = task.database(question)
-    return f"{entry.name}: {skeleton(question.sql, entry.dialect) if question.sql else 'unanswerable'}"
-
-
-def family_of(task: Task, question: Question) -> str:
-    """The question's family: as written, or the kind of its query."""
-    if question.family:
-        return question.family
-    return shape(question.sql, task.database(question).dialect) if question.sql else "unanswerable"
+    return not found.everywhere and task.database(question).varied

@@ -59,7 +59,7 @@ class ForeignKey:
     parent: str
     parent_column: str
     declared: bool = True
-    """False: guessed by name and checked by values (`prefloop.tasks.database.keys`)."""
+    """False: guessed by name and checked by values (`prefloop.tasks.database.source.keys`)."""
 
 
 @dataclass(frozen=True)

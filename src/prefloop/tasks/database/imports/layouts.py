@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.errors import DataError
-from prefloop.tasks.database.entries import read_entries
+from prefloop.tasks.database.imports.entries import read_entries
 
 LAYOUTS = ("spider", "bird", "defog", "geoquery", "jsonl")
 MOST_EXPANDED = 64

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import sqlglot
 from sqlglot import exp
 
-from prefloop.tasks.database.profile import BOOLEAN, TEXT, Profile, nameable
-from prefloop.tasks.database.schema import Schema, Table, literal, quoted
+from prefloop.tasks.database.source.profile import BOOLEAN, TEXT, Profile, nameable
+from prefloop.tasks.database.source.schema import Schema, Table, literal, quoted
 
 MOST_VALUES = 8
 """Distinct values of a text column that are listed."""

@@ -1,0 +1,221 @@
+"""Writes the variant of a PostgreSQL database (``changes``) into an empty database of the user's.
+
+The role that answers run under can only read, so another one, which owns the empty database, writes: the tables by the
+same names in the same schemas, with their types, primary keys, generated columns and indexes. Foreign keys, checks and
+defaults decide no result and are left out. Rows go from server to server in PostgreSQL's own text form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from prefloop.errors import DataError
+from prefloop.sql.postgres import apply_settings, connect, read_address, url_as
+from prefloop.sql.postgres_role import excess_rights
+from prefloop.tasks.database.source.profile import Profile
+from prefloop.tasks.database.source.schema import Schema, Table
+from prefloop.tasks.database.variants.changes import Changes, draw_changes
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection[Any]
+
+NUMBER = sql.Identifier("prefloop row number")
+"""Of a row in the order of its table's key; a column beside the table's own."""
+
+_HELD = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') LIMIT 1
+"""
+_ENUMS = """
+SELECT DISTINCT n.nspname, t.typname, ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid
+  ORDER BY enumsortorder)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type u ON u.oid = a.atttypid
+JOIN pg_type t ON t.oid IN (u.oid, u.typbasetype, u.typelem) AND t.typtype = 'e'
+JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+"""
+_COLUMNS = """
+SELECT c.relname, n.nspname, a.attname,
+  CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE format_type(a.atttypid, a.atttypmod) END,
+  CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid) ORDER BY c.relname, a.attnum
+"""
+_INDEXES = """
+SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+WHERE c.relname = ANY(%s) AND c.relkind = 'r' AND pg_table_is_visible(c.oid) AND NOT i.indisprimary
+ORDER BY 1
+"""
+
+
+def write_postgres_variant(
+    source: Connection, into: str, schema: Schema, profiles: Mapping[str, Mapping[str, Profile]], seed: int
+) -> tuple[dict[str, list[str]], str]:
+    """Fill the empty database at the URL `into`, and let the role of `source` read it; all of it or nothing.
+
+    Args:
+        source: read-only connection whose transaction sees one state.
+        into: URL of a role that owns the database; used here alone, and not kept.
+
+    Returns:
+        What was changed, by table: column names, and ``rows`` where some are gone; and the URL by which the role of
+        `source` reads the variant.
+
+    Raises:
+        DataError: `into` cannot be reached, holds tables, lacks a type or may not be written; a table takes longer to
+            read than the role's time limit; or the role could do more than read in `into`.
+    """
+    address, reader = read_address(into), source.info.user
+    apply_settings(source, {"idle_in_transaction_session_timeout": "0"})  # it waits while the other server writes
+    (schemas,) = source.execute("SELECT current_schemas(false)::text[]").fetchone() or ((),)
+    schemas = [name for name in schemas if not name.startswith("pg_")]
+    url = url_as(into, reader, "" if schemas == ["public"] else ",".join(schemas))
+    changed: dict[str, list[str]] = {}
+    with _owned(into) as target:
+        if held := target.execute(_HELD).fetchone():
+            raise DataError(f"{address.shown} is to become the variant and holds {held[0]}: give an empty database")
+        _check_reader(target, url, reader)
+        names = [table.name for table in schema.tables]
+        try:
+            _create(source, target, names, schemas)
+            for table in schema.tables:
+                changes = draw_changes(table, schema, profiles[table.name], seed)
+                _fill(source, target, table, changes)
+                if changes.told:
+                    changed[table.name] = changes.told
+            _finish(source, target, schema, schemas, reader)
+        except psycopg.errors.QueryCanceled as error:
+            raise DataError(
+                "a table takes longer to read than the role's statement_timeout: raise it while the variant is made"
+            ) from error
+        except psycopg.Error as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"the variant cannot be written into {address.shown}: {reason}") from error
+    return changed, url
+
+
+def _owned(into: str) -> Connection:
+    address = read_address(into)
+    given = {} if address.password is None else {"password": address.password}
+    try:
+        return psycopg.connect(address.conninfo, **given)
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        if address.password:
+            reason = reason.replace(address.password, "***")
+        raise DataError(f"database {address.shown} cannot be reached: {reason}") from None
+
+
+def _check_reader(target: Connection, url: str, reader: str) -> None:
+    """Refuse before anything is written, if answers could change the variant."""
+    with suppress(psycopg.errors.InsufficientPrivilege), target.transaction():
+        target.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # the default before PostgreSQL 15
+    target.commit()
+    with connect(read_address(url)) as connection:
+        if excess := excess_rights(connection):
+            raise DataError(f"{reader} {excess[0]} in {read_address(url).shown}: it must be able only to read there")
+
+
+def _create(source: Connection, target: Connection, names: list[str], schemas: list[str]) -> None:
+    """Schemas, enumerations and empty tables, found by the source's search path."""
+    for name in schemas:
+        target.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name)))
+    target.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.SQL(", ").join(map(sql.Identifier, schemas))))
+    target.execute("SET LOCAL DateStyle = 'ISO, YMD'")
+    target.execute("SET LOCAL TimeZone = 'UTC'")
+    for space, name, labels in source.execute(_ENUMS, [names]).fetchall():
+        target.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(space)))
+        values = sql.SQL(", ").join(map(sql.Literal, labels))
+        target.execute(sql.SQL("CREATE TYPE {} AS ENUM ({})").format(sql.Identifier(space, name), values))
+    columns = source.execute(_COLUMNS, [names]).fetchall()
+    for (table, space), rows in groupby(columns, key=lambda row: (row[0], row[1])):
+        parts = [
+            sql.SQL("{} {}{}").format(sql.Identifier(name), sql.SQL(kind), _generated(expression))
+            for _, _, name, kind, expression in rows
+        ]
+        target.execute(sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(space, table), sql.SQL(", ").join(parts)))
+
+
+def _generated(expression: str | None) -> sql.SQL:
+    return sql.SQL(f" GENERATED ALWAYS AS ({expression}) STORED" if expression else "")
+
+
+def _fill(source: Connection, target: Connection, table: Table, changes: Changes) -> None:
+    """Copy a table's rows as they stand, then give each the values that were drawn for it."""
+    own = [sql.Identifier(column.name) for column in table.columns if not column.generated]
+    columns, name = sql.SQL(", ").join(own), sql.Identifier(table.name)
+    target.execute("DROP TABLE IF EXISTS pg_temp.original, pg_temp.drawn")
+    target.execute(sql.SQL("CREATE TEMP TABLE original AS SELECT {} FROM {}").format(columns, name))
+    target.execute(
+        sql.SQL("ALTER TABLE original ADD {} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY").format(NUMBER)
+    )
+    keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
+    order = keys if table.primary_key else sql.SQL('t::text COLLATE "C"')  # what ties then is equal
+    rows = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {}) TO STDOUT").format(columns, name, order)
+    with (
+        source.cursor().copy(rows) as read,
+        target.cursor().copy(sql.SQL("COPY original ({}) FROM STDIN").format(columns)) as written,
+    ):
+        for block in read:
+            written.write(block)
+    _load_changes(target, changes, table.rows)
+    places = {column: f"other {i}" for i, column in enumerate(changes.drawn)}
+    values = sql.SQL(", ").join(
+        sql.Identifier(places.get(column.name, "same"), column.name) for column in table.columns if not column.generated
+    )
+    joins = sql.SQL("").join(
+        sql.SQL(" JOIN original AS {0} ON {0}.{1} = d.{2}").format(sql.Identifier(place), NUMBER, number)
+        for place, number in [("same", NUMBER), *((place, sql.Identifier(place)) for place in places.values())]
+    )
+    target.execute(
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM drawn AS d{} ORDER BY d.{}").format(
+            name, columns, values, joins, NUMBER
+        )
+    )
+
+
+def _load_changes(target: Connection, changes: Changes, rows: int) -> None:
+    """``drawn``: the numbers of the rows that stay, and of those whose values they get."""
+    places = [sql.Identifier(f"other {i}") for i in range(len(changes.drawn))]
+    names = sql.SQL(", ").join([NUMBER, *places])
+    kinds = sql.SQL(", ").join(sql.SQL("{} bigint").format(place) for place in (NUMBER, *places))
+    target.execute(sql.SQL("CREATE TEMP TABLE drawn ({})").format(kinds))
+    stays = np.ones(rows, dtype=bool)
+    stays[changes.gone] = False
+    kept = np.flatnonzero(stays)
+    numbers = np.stack([kept, *(drawn[kept] for drawn in changes.drawn.values())], axis=1) + 1
+    with target.cursor().copy(sql.SQL("COPY drawn ({}) FROM STDIN").format(names)) as written:
+        for row in numbers.tolist():
+            written.write_row(row)
+    target.execute("ANALYZE drawn")
+    target.execute("ANALYZE original")
+
+
+def _finish(source: Connection, target: Connection, schema: Schema, schemas: list[str], reader: str) -> None:
+    """Keys, indexes (what is fast on the database is fast on the variant), rights and statistics."""
+    role = sql.Identifier(reader)
+    for table in schema.tables:
+        name = sql.Identifier(table.name)
+        if table.primary_key:
+            keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
+            target.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(name, keys))
+        target.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(name, role))
+        target.execute(sql.SQL("ANALYZE {}").format(name))
+    for (definition,) in source.execute(_INDEXES, [[table.name for table in schema.tables]]).fetchall():
+        plain = definition.replace("CREATE UNIQUE INDEX", "CREATE INDEX", 1)  # values that are drawn anew may repeat
+        with suppress(psycopg.Error), target.transaction():  # of a function or kind that is not there: slower, no more
+            target.execute(plain)
+    for space in schemas:
+        target.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(space), role))
+    target.execute("DROP TABLE IF EXISTS pg_temp.original, pg_temp.drawn")
