@@ -99,5 +99,5 @@ def serving(
             yield Running(service, url)
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join()
             service.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -25,6 +24,7 @@ import pytest
 import sqlalchemy as sa
 from annotation_queue import fix_secret
 from annotation_server import new_item
+from ports import free_port
 from postgres import Postgres
 
 from prefloop.annotation.accounts import create_rater, open_session
@@ -67,17 +67,6 @@ def make_project(place: str, items: int, raters: int) -> list[str]:
         tokens.append(open_session(connection, people[0], now))
     database.close()
     return tokens
-
-
-def free_port() -> int:
-    """Below those that systems give to outgoing connections: one of them could take the port of a server that is down,
-    even a client's own attempt to connect to it."""
-    for port in random.Random().sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    pytest.fail("no port is free")
 
 
 @dataclass

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 import uvicorn
 from annotation_server import new_item
 from command_line import prefloop
+from ports import free_port
 from typer.testing import CliRunner
 
 from prefloop.annotation import schema, serve
@@ -54,12 +55,6 @@ def annotating(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[st
             process.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def sign_in(link: str) -> httpx2.Client:
     origin, token = link.split("/join#")
     client = httpx2.Client(base_url=origin, headers={"Origin": origin}, follow_redirects=True, timeout=60)
@@ -87,7 +82,7 @@ def test_from_a_file_of_answers_to_a_preference_set(tmp_path: Path) -> None:
         sent = judge_all(client)
         assert len(sent) == 4
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr
         said = process.stderr.read()
     assert "4 items from answers.jsonl" in said

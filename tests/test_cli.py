@@ -15,7 +15,7 @@ from prefloop.records import Judgement
 from prefloop.store.tables import read_records
 
 SMALL = (
-    "--set task.train_questions=12 --set task.test_questions=20 --set generation.k=4 --set training.epochs=1"
+    "--set task.train_questions=12 --set task.test_questions=10 --set generation.k=4 --set training.epochs=1"
     " --set evaluation.sampled_questions=4 --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
 ).split()
 
@@ -92,7 +92,7 @@ def test_the_stages_one_by_one(finished: Path, tmp_path: Path) -> None:
     assert json.loads(trained.stdout)["steps"] >= 1
     few = ("--set", "evaluation.sampled_questions=4", "--set", "evaluation.samples=2", "--json")
     compared = prefloop("evaluate", "--adapter", tmp_path / "ck", "--prompts", asked, "--out", tmp_path / "e", *few)
-    assert json.loads(compared.stdout)["execution_accuracy"]["n"] == 20
+    assert json.loads(compared.stdout)["execution_accuracy"]["n"] == 10
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 

@@ -15,7 +15,7 @@ from command_line import prefloop
 from prefloop.training.checkpoint import STATE
 
 SMALL = (
-    "--set task.train_questions=24 --set task.test_questions=16 --set generation.k=4 --set training.epochs=1"
+    "--set task.train_questions=24 --set task.test_questions=8 --set generation.k=4 --set training.epochs=1"
     " --set training.batch_pairs=4 --set training.checkpoint_every=2 --set evaluation.sampled_questions=4"
     " --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
 ).split()
@@ -67,7 +67,7 @@ def when_there(process: subprocess.Popen[bytes], path: Path, how: signal.Signals
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
     process.send_signal(how)
-    return process.wait(timeout=60)
+    return process.wait(timeout=300)
 
 
 def test_neither_ctrl_c_nor_a_kill_changes_a_byte(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ from prefloop.cli import app
 def busy():
     try:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(30)  # work that the interrupt ends at once
+        time.sleep(300)  # work that the interrupt ends at once
     except BaseException:
         pass
     try:
-        time.sleep(30)  # until the second interrupt
+        time.sleep(300)  # until the second interrupt
     finally:
         time.sleep(1.5)  # longer than the second after which it is raised again
         print("tidied")
@@ -105,6 +105,6 @@ app.main()
 
 
 def test_ctrl_c_that_another_package_swallowed_still_counts_and_lets_what_tidies_up_end() -> None:
-    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=25, check=False)
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=250, check=False)
     assert (done.returncode, done.stdout) == (130, "tidied\n")
     assert done.stderr.startswith("prefloop: interrupted")

@@ -58,7 +58,7 @@ def recipe(model: Path, **changes: Any) -> Recipe:
         "task": {"name": "custom", "function": "test_loop:questions"},
         "judge": {"name": "custom", "function": "test_loop:likes_length"},
         "policy": {"model": str(model), "device": "cpu"},
-        "generation": {"k": 16, "max_new_tokens": 64},
+        "generation": {"k": 16, "max_new_tokens": 40},
         "training": {"method": "full", "epochs": 1, "batch_pairs": 4, "reference": "previous", "learning_rate": 1e-3},
         "evaluation": {"bootstrap": 200},
         "loop": {"name": "iterative-dpo", "rounds": 2},
@@ -201,8 +201,8 @@ def test_mistakes_are_named(words: list[str], said: str, tmp_path: Path) -> None
 
 
 SMALL = {
-    "task.train_questions": 24,
-    "task.test_questions": 30,
+    "task.train_questions": 16,
+    "task.test_questions": 24,
     "guards.watched": 20,
     "generation.k": 4,
     "evaluation.samples": 2,
@@ -227,7 +227,7 @@ def test_rlhf_goes_round_on_the_embedded_policy(tmp_path: Path) -> None:
     root = tmp_path / "run" / "rounds" / "1"
     assert row["judge"]["name"] == "simulated raters"
     assert row["reward_model"]["pairs"] > 0
-    assert 0 <= row["reward_model"]["against_truth"]["estimate"] <= 1  # half of 24 questions are held out
+    assert 0 <= row["reward_model"]["against_truth"]["estimate"] <= 1  # half of 16 questions are held out
     assert [point["iteration"] for point in row["curve"]][:1] == [0]
     assert json.loads((root / "checkpoint" / "training.json").read_text())["steps"] == row["training"]["steps"]
     assert (root / "people" / "judgements.parquet").exists()

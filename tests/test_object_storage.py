@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from command_line import prefloop
 from hub_server import HubServer
+from ports import free_port
 from test_kill import SMALL, contents
 
 from prefloop.errors import DataError, StoreError
@@ -37,10 +38,9 @@ class S3:
     """A server that speaks S3, and can be stopped and started again with what it holds."""
 
     def __init__(self) -> None:
-        self._server = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        self._port = self._server.get_host_and_port()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
+        self.again()
 
     def stop(self) -> None:
         self._server.stop()

@@ -522,12 +522,29 @@ def password(server: Postgres, admin: str, reader: str) -> Iterator[str]:
         connection.execute(f"ALTER ROLE {ROLE} PASSWORD 'op3n%sesame'")
         hba.write_text(f"local all {ROLE} scram-sha-256\n{before}")
         connection.execute("SELECT pg_reload_conf()")
-        wait_for(connection, "SELECT COUNT(*) FROM pg_hba_file_rules WHERE auth_method = 'scram-sha-256'", 1)
+        until_read(reader, refused=True)
         try:
             yield "op3n%sesame"
         finally:
             hba.write_text(before)
             connection.execute("SELECT pg_reload_conf()")
+            until_read(reader, refused=False)
+
+
+def until_read(url: str, *, refused: bool) -> None:
+    """Until the server goes by its changed file: it reads it some time after it was told to."""
+    end = time.monotonic() + 60
+    while can_connect(url) == refused:
+        assert time.monotonic() < end
+        time.sleep(0.05)  # between looks
+
+
+def can_connect(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def refused_without(url: str, secret: str) -> str:
@@ -541,12 +558,6 @@ def test_a_password_goes_to_the_worker_alone(
     password: str, reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_password = reader.replace(f"{ROLE}@", f"{ROLE}:op3n%25sesame@")
-    for _ in range(50):  # until the server has read its file again
-        try:
-            psycopg.connect(reader).close()
-        except psycopg.OperationalError:
-            break
-        time.sleep(0.05)
     with SandboxPool([with_password], 1, LIMITS) as pool:
         assert pool.run([(0, "SELECT COUNT(*) FROM t")])[0].rows == ((50,),)
         for pid in pool.pids:

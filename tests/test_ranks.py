@@ -49,7 +49,7 @@ def launched(strategy: str, what: object, folder: Path, out: Path) -> subprocess
 
 
 @pytest.mark.parametrize(
-    "how", ["ddp", pytest.param("fsdp2", marks=pytest.mark.soak), pytest.param("zero2", marks=zero)]
+    "how", ["ddp", pytest.param("fsdp2", marks=pytest.mark.soak), pytest.param("zero2", marks=[zero, pytest.mark.soak])]
 )
 def test_two_processes_train_what_one_does(folder: Path, alone: Path, tmp_path: Path, how: str) -> None:
     """The loss of every step to 1e-6, its other figures to 1e-5, and the weights to 1e-4."""

@@ -168,9 +168,9 @@ def test_judges_of_workers_judge_as_in_one_process(
     both = EnsembleConfig(members=(execution, CustomConfig(function="own_judge:shortest")))
     with open_judge(execution) as one, open_judge(execution, engine=TWO, threads=1) as two:
         assert two.judge(prompts, answers) == one.judge(prompts, answers)
-    there, here = FileJournal(tmp_path / "two"), FileJournal(tmp_path / "one")
-    with open_judge(both) as one, open_judge(both, engine=TWO, threads=1) as two:
-        assert two.judge(prompts, answers, journal=there) == one.judge(prompts, answers, journal=here)
+    there, here = FileJournal(tmp_path / "there"), FileJournal(tmp_path / "here")
+    with open_judge(both) as one, open_judge(both, engine=ONE, threads=1) as other:
+        assert other.judge(prompts, answers, journal=there) == one.judge(prompts, answers, journal=here)
     assert there.entries() == here.entries()
     assert len({judgement.value for judgement in one.judge(prompts, answers, journal=here)}) > 1
 
@@ -182,12 +182,12 @@ def test_a_language_model_judges_in_workers(cluster: Any, alone: list[Completion
 
 
 def test_what_goes_wrong_in_a_worker_is_said_as_if_it_went_wrong_here(cluster: Any) -> None:
-    two = Workers(2, 1, 0.0)
+    one = Workers(1, 1, 0.0)
     chunks = {f"k{n}": n for n in range(6)}
     with pytest.raises(DataError, match=r"^4 is refused, on cpu with 1 threads$"):
-        dict(two.each(Doubles(refused=4), chunks))
+        dict(one.each(Doubles(refused=4), chunks))
     with pytest.raises(ModelError, match=r"a worker failed: ZeroDivisionError: nothing to see"):
-        dict(two.each(Doubles(broken=0), chunks))
+        dict(one.each(Doubles(broken=0), chunks))
 
 
 def test_a_chunk_that_kills_every_worker_ends_the_run(cluster: Any, tmp_path: Path) -> None:

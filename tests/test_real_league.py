@@ -25,7 +25,7 @@ from prefloop.tasks.nba.real import origin, real_databases, variant_of
 from prefloop.tasks.nba.task import team_words
 
 SMALL = (
-    "--set task.train_questions=12 --set task.test_questions=20 --set generation.k=4 --set training.epochs=1"
+    "--set task.train_questions=12 --set task.test_questions=10 --set generation.k=4 --set training.epochs=1"
     " --set evaluation.sampled_questions=4 --set evaluation.samples=2 --set evaluation.bootstrap=200 --set threads=1"
 ).split()
 

@@ -9,13 +9,14 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from prefloop.errors import DataError
 from prefloop.sql.extract import extract_sql
-from prefloop.sql.pool import Limits, QueryResult, SandboxPool
+from prefloop.sql.pool import DEATHS, Limits, QueryResult, SandboxPool
 
 LIMITS = Limits(opcodes=2_000_000, rows=100, wall_s=600.0)
 """The wall clock never ends what is within the budget, however much else the machine has to do."""
@@ -139,9 +140,10 @@ def test_a_killed_worker_loses_nothing(database: Path) -> None:
         rng = random.Random(1)
 
         def kill() -> None:
-            for _ in range(5):
+            for _ in range(DEATHS - 1):  # may all meet one query, where the machine is busy
                 time.sleep(rng.uniform(0.01, 0.05))
-                os.kill(rng.choice(pool.pids), signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(rng.choice(pool.pids), signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()

@@ -233,12 +233,11 @@ def _plan(
 ) -> MemoryPlan:
     depth = config.get_text_config().num_hidden_layers
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    few, more = min(depth, PROBED[0]), min(depth, PROBED[1])
-    passes = [
-        pass_bytes(on_meta(config, tuning, weight_bytes, layers), tuning, shapes) for layers in sorted({few, more})
-    ]
-    per_layer = (passes[-1].activations - passes[0].activations) // max(1, more - few)
-    activations = passes[-1].activations + (depth - more) * per_layer
+    few, more = PROBED
+    probed = [depth] if depth <= more else [few, more]
+    passes = [pass_bytes(on_meta(config, tuning, weight_bytes, layers), tuning, shapes) for layers in probed]
+    per_layer = (passes[-1].activations - passes[0].activations) // (more - few)
+    activations = passes[-1].activations + (depth - probed[-1]) * per_layer
     held = activations + passes[-1].head + passes[-1].workspace
     return MemoryPlan(
         tokens=sum(prompt + sum(completions) for prompt, completions in shapes),
