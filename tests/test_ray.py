@@ -226,6 +226,35 @@ def test_the_engine_is_one_option_and_no_part_of_what_comes_out() -> None:
     assert Recipe(engine="ray").engine.name == "ray"
 
 
+def test_stages_over_files_have_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text("".join(f'{{"prompt": "how many games did {n} win"}}\n' for n in range(6)))
+    spread = ["--set", "engine.workers=1", "--set", "engine=ray"]
+    for name, engine in (("local", []), ("ray", spread)):
+        out, verdicts = (tmp_path / f"{name}-{what}.parquet" for what in ("completions", "judgements"))
+        one = [*engine, "--set", "threads=1", "--device", "cpu", "--k", 2, "--max-new-tokens", 16]
+        done = prefloop("generate", tmp_path / "asked.jsonl", "--out", out, *one)
+        assert done.returncode == 0, done.stderr
+        given = ["--judge", "own_judge:shortest", "--out", verdicts, *engine]
+        (tmp_path / "own_judge.py").write_text(OWN_JUDGE)
+        done = prefloop("judge", tmp_path / "asked.jsonl", out, *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for what in ("completions", "judgements"):
+        assert (tmp_path / f"ray-{what}.parquet").read_bytes() == (tmp_path / f"local-{what}.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "engine.workers=2"], "engine.workers: has no effect with engine.name=local"),
+        (["--set", "judge.model=x"], "judge.model has no effect here: this command reads engine and threads"),
+        (["--endpoint", "http://localhost:1/v1", "--set", "engine=ray"], "have no effect with --endpoint"),
+    ],
+)
+def test_what_a_stage_cannot_be_told_of_its_engine(tmp_path: Path, words: list[str], message: str) -> None:
+    done = prefloop("generate", tmp_path / "asked.jsonl", "--out", tmp_path / "c.parquet", *words)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.soak
 def test_a_whole_run_has_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -> None:
     for engine in ("local", "ray"):
