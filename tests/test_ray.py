@@ -261,3 +261,20 @@ def test_a_whole_run_has_the_bytes_of_one_process(cluster: Any, tmp_path: Path) 
         done = prefloop("run", "nba-sql", "--out", tmp_path / engine, *SMALL, "--set", f"engine={engine}")
         assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+LINGERING = """
+import atexit, os, signal, sys, threading, types
+from prefloop.cli import app
+sys.modules["ray"] = types.SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("Ray has ended"))
+atexit.register(threading.Event().wait)  # as what Ray leaves behind does, for half a minute
+app.app = lambda: os.kill(os.getpid(), signal.SIGINT)
+app.main()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_what_ray_leaves_behind() -> None:
+    command = [sys.executable, "-c", LINGERING, "generate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (130, "Ray has ended\n"), done.stderr
+    assert "interrupted; finished work is kept, go on with --resume" in done.stderr
