@@ -86,6 +86,7 @@ def test_accelerate_reads_what_is_written(strategy: str, machines: int, each: in
     ("given", "message"),
     [
         ({"processes": 8, "strategy": "fsdp"}, "ddp, fsdp2, zero1, zero2"),
+        ({"processes": 8, "strategy": "zero3"}, "zero2; fsdp2 splits what it does"),
         ({"processes": 8, "machines": 3}, "as many on each"),
         ({"processes": 1}, "two or more"),
     ],

@@ -49,7 +49,8 @@ class Launch:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ConfigError(f"--strategy {self.strategy} is unknown: give one of {', '.join(STRATEGIES)}")
+            like = "; fsdp2 splits what it does" if self.strategy == "zero3" else ""
+            raise ConfigError(f"--strategy {self.strategy} is unknown: give one of {', '.join(STRATEGIES)}{like}")
         if self.processes < 2 or self.processes % self.machines:
             raise ConfigError(
                 f"--processes {self.processes} on --machines {self.machines}: give the processes of all machines "
