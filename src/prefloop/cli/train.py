@@ -180,7 +180,7 @@ def run(
     from prefloop.loop.run_training import train_waiting
 
     summary = train_waiting(run)
-    _finished(summary, "examples", Path(summary["out"]), json_)
+    _finished(summary, summary["unit"], Path(summary["out"]), json_)
 
 
 def _launched(launch: Launch | None, out: Path, dry_run: bool, json_: bool) -> bool:

@@ -164,7 +164,8 @@ def train_waiting(root: Path) -> dict[str, Any]:
         if main_process():
             folder.log("processes", stage=training.work, threads=threads)
         result = training.here(folder, _read(folder.root / place))
-    return {**summary_of(result, began), "out": str(folder.root / training.out)}
+    unit = "examples" if isinstance(training.config, SftTrainingConfig) else "pairs"
+    return {**summary_of(result, began), "unit": unit, "out": str(folder.root / training.out)}
 
 
 def _source(found: dict[str, Any] | None) -> PolicySource | None:
