@@ -58,7 +58,7 @@ def refuse(stage: int, dtype: str) -> None:
     if dtype == "float16":
         raise ConfigError(
             "training.dtype=float16 is not supported with DeepSpeed, which would scale the loss by rules of its own: "
-            "set bfloat16, or take --strategy ddp or fsdp2"
+            "set bfloat16, or take --strategy ddp"
         )
 
 
