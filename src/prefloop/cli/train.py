@@ -175,7 +175,7 @@ def run(
     A run or loop that was started with --processes starts this itself, unless there are several machines: then the
     training is started on each, and the run goes on with --resume.
 
-    Example: accelerate launch --config_file runs/nba-sql/work/accelerate.yaml -m prefloop train run runs/nba-sql
+    Example: accelerate launch --config_file runs/nba-sql-accelerate.yaml -m prefloop train run runs/nba-sql
     """
     from prefloop.loop.run_training import train_waiting
 
