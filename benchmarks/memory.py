@@ -4,7 +4,7 @@ Every case trains a random model (or the embedded policy) on random tokens (`pre
 groups; the second step has two passes. The peak is the process's highest resident set. The goal is an estimate within
 15%; the same case gives peaks a tenth apart from run to run, as the allocator's heap has more or fewer holes.
 
-    python benchmarks/memory.py [--models embedded 26m 135m] [--threads 2] [--split]
+    python benchmarks/memory.py [--models embedded 26m …] [--threads 2] [--split | --fresh]
 """
 
 from __future__ import annotations
@@ -65,16 +65,29 @@ SPLIT = [
 ]
 """The table of docs/beyond-one-machine.md: three shapes, alone and over two processes, of which the larger counts."""
 
+FRESH = [
+    Case("52m", "lora", "float32", 1024),
+    Case("52m", "full", "float32", 2048),
+    Case("52m", "full", "float32", 1024, split="fsdp2"),
+    Case("65m", "lora", "float32", 2048, longest=640),
+    Case("65m", "full", "float32", 1024, longest=320),
+]
+"""Two shapes and lengths on which no share of the plan was chosen: grouped heads, and a wide vocabulary."""
+
+MODELS = ["embedded", "26m", "135m", "52m", "65m"]
+
 
 def main() -> None:
     """Print one row per case."""
     parser = argparse.ArgumentParser(description="The memory plan against the measured peak.")
-    parser.add_argument("--models", nargs="+", choices=["embedded", "26m", "135m"], default=["embedded", "26m", "135m"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--split", action="store_true", help="few cases, some of them split over two processes")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--split", action="store_true", help="few cases, some of them split over two processes")
+    kinds.add_argument("--fresh", action="store_true", help="shapes on which no share of the plan was chosen")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cases = SPLIT if options.split else CASES
+        cases = SPLIT if options.split else FRESH if options.fresh else CASES
         _table([case for case in cases if case.model in options.models], Path(folder), options)
 
 
@@ -135,6 +148,10 @@ def _random_model(name: str, folder: Path) -> Path:
         | {"num_attention_heads": 6, "num_key_value_heads": 6},
         "135m": {"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
         | {"num_attention_heads": 9, "num_key_value_heads": 3},
+        "52m": {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12}
+        | {"num_attention_heads": 8, "num_key_value_heads": 4},
+        "65m": {"vocab_size": 151_936, "hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 14}
+        | {"num_attention_heads": 5, "num_key_value_heads": 5},
     }
     code = (
         "import sys, json, transformers as t; c = t.LlamaConfig(**json.loads(sys.argv[1]), tie_word_embeddings=True);"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,16 +23,19 @@ from command_line import prefloop
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from test_kill import SMALL, start, when_there
 from test_training import build_model_folder, build_world
 
-from prefloop.config.recipe import PolicyConfig, Recipe
-from prefloop.config.training import TrainingConfig
+from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
 from prefloop.errors import ConfigError
 from prefloop.loop.launch import STRATEGIES, Launch
-from prefloop.loop.run_training import train_in_processes
+from prefloop.loop.learned import read_learned
+from prefloop.loop.run_training import LOCK, Training
+from prefloop.models.source import PolicySource
 from prefloop.records import Completion, Preference, Prompt
-from prefloop.store.files import write_json
-from prefloop.store.tables import write_records
+from prefloop.store.run_folder import RunFolder
+from prefloop.store.tables import read_records, write_records
+from prefloop.training.checkpoint import STATE
 
 SETTINGS = ["--set", "training.lora_rank=4", "--set", "training.dtype=float32", "--set", "training.epochs=1"]
 
@@ -80,6 +86,7 @@ def test_accelerate_reads_what_is_written(strategy: str, machines: int, each: in
     ("given", "message"),
     [
         ({"processes": 8, "strategy": "fsdp"}, "ddp, fsdp2, zero1, zero2"),
+        ({"processes": 8, "strategy": "zero3"}, "zero2; fsdp2 splits what it does"),
         ({"processes": 8, "machines": 3}, "as many on each"),
         ({"processes": 1}, "two or more"),
     ],
@@ -113,20 +120,91 @@ def test_the_printed_line_trains_what_one_process_does(place: Path) -> None:
     same_weights(place / "alone", place / "ddp")
 
 
-def test_a_run_has_processes_train_from_its_folder(place: Path) -> None:
-    """The training stage of a run, by two processes and in this one."""
-    training = TrainingConfig(lora_rank=4, dtype="float32", epochs=1)
-    recipe = Recipe(policy=PolicyConfig(model=str(place / "model"), device="cpu"), training=training)
-    runs = [place / "run-alone", place / "run-fsdp2"]
-    for run in runs:
-        shutil.copytree(place / "preferences", run)
-        write_json(run / "recipe.json", {"recipe": recipe.settings})
-    assert prefloop("train", "run", runs[0]).returncode == 0
-    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}):
-        train_in_processes(Launch(2, strategy="fsdp2", cpu=True), runs[1])
-    same_weights(runs[0] / "checkpoint", runs[1] / "checkpoint")
-    again = prefloop("train", "run", runs[1])
+SETTINGS_OF = {"lora_rank": 4, "dtype": "float32", "epochs": 1}
+
+
+@pytest.mark.parametrize("data", ["in the folder", "of several rounds"])
+@pytest.mark.parametrize("config", [TrainingConfig(**SETTINGS_OF), RewardTrainingConfig(**SETTINGS_OF)])
+def test_what_waits_in_a_folder_is_trained_as_it_would_have_been_here(
+    place: Path, tmp_path: Path, config: Any, data: str
+) -> None:
+    """What is written down for the processes is the whole training: its reader makes the same bytes of it."""
+    learned = read_learned(place / "preferences")
+    training = Training(PolicySource(str(place / "model"), device="cpu"), config, seed=3, threads=1)
+    here, there = (RunFolder(tmp_path / name) for name in ("here", "there"))
+    here.root.mkdir()
+    training.here(here, learned)
+    if data == "in the folder":
+        shutil.copytree(place / "preferences", there.root)
+    with patch("prefloop.loop.run_training.start") as started:
+        training.apart(there, None if data == "in the folder" else learned, Launch(2))
+    assert started.call_args.args[2] == ["train", "run", str(there.root)]
+    assert prefloop(*started.call_args.args[2]).returncode == 0
+    for path in sorted((here.root / "checkpoint").iterdir()):
+        assert (there.root / "checkpoint" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert json.loads(there.path("log.jsonl").read_text().splitlines()[0])["threads"] == 1
+    again = prefloop("train", "run", there.root)
     assert (again.returncode, "trained already" in again.stderr) == (5, True)
+
+
+def test_examples_wait_in_a_folder_turn_by_turn(place: Path, tmp_path: Path) -> None:
+    """An answer that is part of a later example's conversation is no example of its own."""
+    said = ({"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}, {"role": "user", "content": "d"})
+    config = SftTrainingConfig(**SETTINGS_OF)
+    training = Training(PolicySource(str(place / "model"), device="cpu"), config, 1, threads=1, out="seed/adapter")
+    folder = RunFolder(tmp_path)
+    with patch("prefloop.loop.run_training.start"):
+        training.apart(folder, [(said, "e f")], Launch(2))
+    done = prefloop("train", "run", tmp_path, "--json")
+    assert (done.returncode, json.loads(done.stdout)["pairs"]) == (0, 1)
+    assert (tmp_path / "seed" / "adapter" / "training.json").exists()
+
+
+def test_nothing_waits_in_a_folder_of_something_else(place: Path) -> None:
+    done = prefloop("train", "run", place / "preferences")
+    assert (done.returncode, "no training that waits" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "how"),
+    [("ddp", signal.SIGINT), pytest.param("fsdp2", signal.SIGKILL, marks=pytest.mark.soak)],
+)
+def test_a_run_that_was_stopped_while_two_processes_trained_ends_as_one_of_one_process(
+    tmp_path: Path, strategy: str, how: signal.Signals
+) -> None:
+    same = [*SMALL, "--set", "training.dtype=float32", "--set", "training.epochs=2", "--set", "policy.device=cpu"]
+    two = [*same, "--processes", "2", "--strategy", strategy]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    done = prefloop("run", "nba-sql", "--out", alone, *same)
+    assert done.returncode == 0, done.stderr
+    begun = start(together, *two)
+    state = together / "work" / "training" / STATE
+    assert when_there(begun, state, how) == (130 if how == signal.SIGINT else -how)
+    with suppress(OSError), (together / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until nobody trains
+    assert not (together / "checkpoint").exists()
+    done = prefloop("run", "nba-sql", "--out", together, *two, "--resume")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (together / "log.jsonl").read_text().splitlines()]
+    events = [(row["event"], row.get("step")) for row in rows if row["event"] in ("processes", "step")]
+    assert events[0] == ("processes", None)
+    assert events[events.index(("processes", None), 1) + 1][1] > 1  # it went on
+    same_run(alone, together)
+
+
+def same_run(one: Path, other: Path) -> None:
+    """The same files with the same ids; what was made before the training to the byte, its losses to 1e-6."""
+    names = [{str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    assert names[0] == names[1]
+    for name in ("prompts", "completions", "judgements", "preferences"):
+        assert (one / f"{name}.parquet").read_bytes() == (other / f"{name}.parquet").read_bytes()
+    for path in sorted(one.glob("evaluation/*-completions.parquet")):
+        ours, theirs = (read_records(run / "evaluation" / path.name, Completion) for run in (one, other))
+        assert [(c.prompt_id, c.index) for c in ours] == [(c.prompt_id, c.index) for c in theirs]
+    ours, theirs = (json.loads((run / "checkpoint" / "training.json").read_text()) for run in (one, other))
+    for a, b in zip(ours["history"], theirs["history"], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-6), a["step"]
+    same_weights(one / "checkpoint", other / "checkpoint")
 
 
 def test_only_training_is_shared(place: Path) -> None:

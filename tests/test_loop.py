@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from prefloop.annotation.open import settings_of
 from prefloop.config.annotation import AnnotationConfig, SelectionConfig
 from prefloop.config.recipe import Recipe, load_recipe, parse_recipe
 from prefloop.errors import AwaitingJudgementsError, ConfigError
+from prefloop.loop import run_training
+from prefloop.loop.launch import Launch
 from prefloop.loop.reference_answers import own_against_reference
 from prefloop.loop.rounds import run_loop
 from prefloop.records import Completion, Preference, Prompt
@@ -130,6 +134,50 @@ def test_a_loop_that_lost_half_its_work_ends_with_the_same_bytes(done: Path, mod
     shutil.rmtree(out / "baselines")
     run_loop(recipe(model, guards__enabled=False), out, baselines=True, resume=True)
     assert contents(out) == contents(done)
+
+
+def test_what_a_loop_hands_to_processes_is_what_it_would_have_trained_here(
+    done: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process in their place reads what they would read: rounds and baselines have the same bytes."""
+    words: list[Sequence[str]] = []
+
+    def alone(launch: Launch, config: Path, given: Sequence[str]) -> None:
+        words.append(given)
+        assert prefloop(*given).returncode == 0
+
+    monkeypatch.setattr(run_training, "start", alone)
+    run_loop(recipe(model, guards__enabled=False), tmp_path / "run", baselines=True, launch=Launch(2))
+    places = ["rounds/1", "rounds/2", "baselines/sft-1", "baselines/sft-2", "baselines/long"]
+    assert words == [["train", "run", str(tmp_path / "run" / place)] for place in places]
+    assert contents(tmp_path / "run") == contents(done)
+
+
+def test_two_processes_train_a_round_as_one_does(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_round = recipe(model, loop__rounds=1, guards__enabled=False, training__method="lora", threads=1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    for name, launch in (("one", None), ("two", Launch(2, cpu=True))):
+        run_loop(one_round, tmp_path / name, launch=launch)
+    rounds = [tmp_path / name / "rounds" / "1" for name in ("one", "two")]
+    assert (rounds[0] / "preferences.parquet").read_bytes() == (rounds[1] / "preferences.parquet").read_bytes()
+    ours, theirs = (read_json(place / "checkpoint" / "training.json")["history"] for place in rounds)
+    assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], rel=1e-6)
+    figures = [read_json(tmp_path / name / "rounds.json")["rounds"][1]["training"] for name in ("one", "two")]
+    assert figures[1]["final_loss"] == pytest.approx(figures[0]["final_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("iterative-dpo", "/rounds/1"), ("rlhf-nba", "/rounds/1"), ("self-rewarding", "")]
+)
+def test_the_launch_of_a_loop_is_printed(tmp_path: Path, name: str, place: str) -> None:
+    given = ["loop", name, "--out", "run", "--dry-run"]
+    shown = prefloop(*given, "--processes", 4, "--machines", 2, "--strategy", "fsdp2", cwd=tmp_path)
+    lines = [line for line in shown.stdout.splitlines() if line.startswith("accelerate launch")]
+    assert [line.split("--machine_rank ")[1][0] for line in lines] == ["0", "1"]
+    assert all(line.endswith(f" -m prefloop train run run{place}") for line in lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["run-accelerate.yaml"]
+    alone = prefloop(*given, cwd=tmp_path)
+    assert (alone.returncode, "give --processes" in alone.stderr) == (2, True)
 
 
 def test_a_round_that_is_held_leaves_the_head_where_it_was(model: Path, tmp_path: Path) -> None:

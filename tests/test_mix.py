@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from prefloop.errors import ConfigError, DataError
 from prefloop.loop.cleaning import decontaminate
+from prefloop.loop.learned import read_learned
 from prefloop.loop.mixing import mix_sources
-from prefloop.loop.training import read_preference_set
 from prefloop.preferences.contamination import Contamination
 from prefloop.preferences.export import write_preference_set
 from prefloop.preferences.held_out import HeldOut, read_held_out
@@ -103,7 +103,7 @@ class TestMix:
             (10, 1, 9, 9),
         ]
         assert [s["share"] for s in found["sources"]] == [0.7, 0.3]
-        prompts, completions, preferences = read_preference_set(tmp_path / "mixed")
+        preferences, completions, prompts = read_learned(tmp_path / "mixed").records
         assert len(preferences) == 30
         assert all(p.prompt_id in prompts and {p.chosen, p.rejected} <= completions.keys() for p in preferences)
         lineage = {row["id"]: row["source"] for row in pq.read_table(tmp_path / "mixed/sources.parquet").to_pylist()}
@@ -125,7 +125,7 @@ class TestMix:
         files = sorted(p.relative_to(tmp_path / "x") for p in (tmp_path / "x").rglob("*") if p.is_file())
         assert len(files) == 8
         assert all((tmp_path / "x" / f).read_bytes() == (tmp_path / "y" / f).read_bytes() for f in files)
-        ids = [{p.id for p in read_preference_set(tmp_path / n / "mixed")[2]} for n in ("x", "z")]
+        ids = [{p.id for p in read_learned(tmp_path / n / "mixed").preferences} for n in ("x", "z")]
         assert len(ids[0]) == len(ids[1]) == 20
         assert ids[0] != ids[1]
 
@@ -221,7 +221,7 @@ class TestDecontaminate:
             ("Say: ", 1), ("who W", 2), ("a", 3), ("b", 3), ("d", 1)
         ]  # fmt: skip
         assert dropped[0]["found"] == thirteen.lower()
-        prompts, _, preferences = read_preference_set(tmp_path / "clean")
+        preferences, _, prompts = read_learned(tmp_path / "clean").records
         assert [prompts[p.prompt_id].messages[-1]["content"] for p in preferences] == [
             f"Say: {twelve} please?", "who won then", "c", "e"
         ]  # fmt: skip

@@ -17,8 +17,10 @@ from processes import train_all, train_until_killed
 from safetensors.torch import load_file
 from test_training import build_model_folder
 
+from prefloop.errors import ConfigError
 from prefloop.loop.launch import Launch
 from prefloop.training.ranks import Ranks
+from prefloop.training.zero import refuse
 
 KINDS = ("lora", "full", "kto", "reward", "sft")
 BEYOND = 1_000
@@ -86,6 +88,26 @@ def test_processes_that_were_killed_go_on_and_end_where_one_does(folder: Path, t
     done = launched(how, BEYOND, folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr[-3000:]
     same_training(tmp_path / "alone", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("stage", "dtype", "given", "message"),
+    [
+        (3, "float32", {}, "--strategy fsdp2.*splits weights, gradients and moments"),
+        (2, "float16", {}, "scale the loss.*bfloat16"),
+        (2, "float32", {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "states are saved.*lora or qlora"),
+        (1, "float32", {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "states are saved.*lora or qlora"),
+        (1, "float32", {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "own.json"}, "training section decides.*leave it out"),
+    ],
+)
+def test_what_deepspeed_is_refused_says_why_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, stage: int, dtype: str, given: dict[str, str], message: str
+) -> None:
+    refuse(2, "bfloat16")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        refuse(stage, dtype)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=20), st.integers(1, 4), st.integers(20, 120))

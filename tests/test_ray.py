@@ -226,9 +226,55 @@ def test_the_engine_is_one_option_and_no_part_of_what_comes_out() -> None:
     assert Recipe(engine="ray").engine.name == "ray"
 
 
+def test_stages_over_files_have_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text("".join(f'{{"prompt": "how many games did {n} win"}}\n' for n in range(6)))
+    spread = ["--set", "engine.workers=1", "--set", "engine=ray"]
+    for name, engine in (("local", []), ("ray", spread)):
+        out, verdicts = (tmp_path / f"{name}-{what}.parquet" for what in ("completions", "judgements"))
+        one = [*engine, "--set", "threads=1", "--device", "cpu", "--k", 2, "--max-new-tokens", 16]
+        done = prefloop("generate", tmp_path / "asked.jsonl", "--out", out, *one)
+        assert done.returncode == 0, done.stderr
+        given = ["--judge", "own_judge:shortest", "--out", verdicts, *engine]
+        (tmp_path / "own_judge.py").write_text(OWN_JUDGE)
+        done = prefloop("judge", tmp_path / "asked.jsonl", out, *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for what in ("completions", "judgements"):
+        assert (tmp_path / f"ray-{what}.parquet").read_bytes() == (tmp_path / f"local-{what}.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "engine.workers=2"], "engine.workers: has no effect with engine.name=local"),
+        (["--set", "judge.model=x"], "judge.model has no effect here: this command reads engine and threads"),
+        (["--endpoint", "http://localhost:1/v1", "--set", "engine=ray"], "have no effect with --endpoint"),
+    ],
+)
+def test_what_a_stage_cannot_be_told_of_its_engine(tmp_path: Path, words: list[str], message: str) -> None:
+    done = prefloop("generate", tmp_path / "asked.jsonl", "--out", tmp_path / "c.parquet", *words)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.soak
 def test_a_whole_run_has_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -> None:
     for engine in ("local", "ray"):
         done = prefloop("run", "nba-sql", "--out", tmp_path / engine, *SMALL, "--set", f"engine={engine}")
         assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+LINGERING = """
+import atexit, os, signal, sys, threading, types
+from prefloop.cli import app
+sys.modules["ray"] = types.SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("Ray has ended"))
+atexit.register(threading.Event().wait)  # as what Ray leaves behind does, for half a minute
+app.app = lambda: os.kill(os.getpid(), signal.SIGINT)
+app.main()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_what_ray_leaves_behind() -> None:
+    command = [sys.executable, "-c", LINGERING, "generate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (130, "Ray has ended\n"), done.stderr
+    assert "interrupted; finished work is kept, go on with --resume" in done.stderr

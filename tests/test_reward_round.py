@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import prefloop
 from hypothesis import given
 from hypothesis import strategies as st
 from test_training import build_model_folder, files
@@ -28,9 +29,11 @@ from prefloop.evaluation.reward_examined import (
     rated_pairs,
     raters_figures,
 )
-from prefloop.loop import reward_round
+from prefloop.loop import run_training
+from prefloop.loop.launch import Launch
 from prefloop.loop.reward_round import Scorer, split_of, train_reward
 from prefloop.models.load import Policy, load_policy
+from prefloop.models.source import PolicySource
 from prefloop.models.template import encode_completion, encode_prompt
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.run_folder import RunFolder
@@ -193,10 +196,12 @@ def run(
     completions: Sequence[Completion],
     truth: dict[str, float] | None = None,
     round_: int = 1,
+    launch: Launch | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     with RunFolder.open(root, {"recipe": recipe.settings}, resume=True) as folder:
         given = right(completions) if truth is None else truth
-        return train_reward(recipe, folder, policy, prompts, completions, judgements, given, round_)
+        source = PolicySource(policy.name, device="cpu")
+        return train_reward(recipe, folder, source, prompts, completions, judgements, given, round_, launch)
 
 
 class TestTraining:
@@ -219,6 +224,16 @@ class TestTraining:
         assert figures["temperature"] > 0
         assert figures["ece"] is not None
         assert (out / "training.json").is_file()
+
+    def test_processes_are_handed_what_would_be_trained_here(
+        self, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prompts = asked(12)
+        given = (settings(reward={"epochs": 1}), ranked(prompts), prompts, answered(prompts))
+        here, figures = run(tmp_path / "here", policy, *given)
+        monkeypatch.setattr(run_training, "start", lambda launch, config, words: prefloop(*words))
+        there, theirs = run(tmp_path / "there", policy, *given, launch=Launch(2))
+        assert (files(there), theirs) == (files(here), figures)
 
     def test_what_is_held_out_teaches_nothing(self, policy: Policy, tmp_path: Path) -> None:
         """Turned round, verdicts of held-out raters and on held-out prompts leave the model byte for byte as it is."""
@@ -252,7 +267,7 @@ class TestTraining:
         prompts = asked(16)
         given = (settings(reward={"epochs": 3}), ranked(prompts), prompts, answered(prompts))
         whole, figures = run(tmp_path / "whole", policy, *given)
-        train, steps = reward_round.train_reward_model, []
+        train, steps = run_training.train_reward_model, []
 
         def killed(*args: Any, **options: Any) -> None:
             def log(row: dict[str, Any]) -> None:
@@ -263,14 +278,14 @@ class TestTraining:
             train(*args, **{**options, "log": log})
 
         with monkeypatch.context() as patch:
-            patch.setattr(reward_round, "train_reward_model", killed)
+            patch.setattr(run_training, "train_reward_model", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path / "cut", policy, *given)
         again, resumed = run(tmp_path / "cut", policy, *given)
         assert steps == [1, 2, 3]
         assert files(again) == files(whole)
         assert resumed == figures
-        monkeypatch.setattr(reward_round, "train_reward_model", None)  # nothing is trained twice
+        monkeypatch.setattr(run_training, "train_reward_model", None)  # nothing is trained twice
         assert run(tmp_path / "cut", policy, *given) == (again, figures)
 
     def test_nothing_to_learn_from_is_said(self, policy: Policy, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import prefloop
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -23,8 +24,9 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.evaluation.judge_quality import judge_quality
 from prefloop.judging.prompts import JudgePrompt
 from prefloop.judging.verdicts import read_score
-from prefloop.loop import own_prompts, self_rewarding
+from prefloop.loop import own_prompts, run_training, self_rewarding
 from prefloop.loop.heads import Head
+from prefloop.loop.launch import Launch
 from prefloop.loop.own_prompts import draw_prompts
 from prefloop.loop.seed_data import JudgingExample, read_judging, read_seed_data, rubric
 from prefloop.loop.seed_model import seed_model, seed_prompts
@@ -342,6 +344,17 @@ def test_the_seed_model_is_made_once_and_taken_up_where_it_stopped(model: Path, 
             (folder.root / "seed" / name).unlink()
         seed_model(recipe, folder)
         assert contents(folder.root) == first
+
+
+def test_processes_are_handed_the_examples_that_would_be_learned_here(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(model, data)
+    for name, launch in (("here", None), ("there", Launch(2))):
+        monkeypatch.setattr(run_training, "start", lambda launch, config, words: prefloop(*words))
+        with opened(recipe, tmp_path / name) as folder:
+            seed_model(recipe, folder, launch)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
 def test_an_adapter_becomes_a_whole_model(model: Path, data: Path, tmp_path: Path) -> None:

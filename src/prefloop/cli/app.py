@@ -99,13 +99,21 @@ def _options(
         from prefloop.progress import set_quiet
 
         set_quiet(True)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "train":
-        from prefloop.errors import ConfigError
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _one_of_several(context.invoked_subcommand)
 
+
+def _one_of_several(command: str | None) -> None:
+    """What only matters to processes that train together."""
+    from prefloop.errors import ConfigError
+    from prefloop.loop.together import end_with_starter
+
+    if command != "train":
         raise ConfigError(
-            f"'prefloop {context.invoked_subcommand}' does its work once: start it without accelerate launch. Several "
-            "processes share a training alone: 'prefloop train …', or 'prefloop run … --processes N', which starts them"
+            f"'prefloop {command}' does its work once: start it without accelerate launch. Several processes share a "
+            "training alone: 'prefloop train …', or 'prefloop run … --processes N', which starts them"
         )
+    end_with_starter()
 
 
 class _Interrupted(BaseException):
@@ -123,24 +131,37 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise _Interrupted
 
 
+def _end_ray() -> None:
+    """Where Ray is in use, end it and this process: its C++ side takes up to half a minute over an ordinary exit."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Entry point: errors on one line and a non-zero exit; Ctrl-C keeps finished work and says how to go on."""
     for number in (signal.SIGINT, signal.SIGALRM):
         signal.signal(number, _interrupt)
     from prefloop.progress import main_process, set_quiet
 
+    name = "prefloop"
     if not main_process():
         set_quiet(True)
+        name = f"prefloop (process {os.environ['RANK']})"
     try:
         app()
     except PrefloopError as error:
-        print(f"prefloop: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Interrupted:
         signal.setitimer(signal.ITIMER_REAL, 0)
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         again = "; finished work is kept, go on with --resume" if command in RESUMABLE else ""
         print(f"prefloop: interrupted{again}", file=sys.stderr)
+        _end_ray()
         sys.exit(INTERRUPTED)
     except Exception as error:
         if DEBUG in os.environ:
@@ -148,7 +169,7 @@ def main() -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())[:300]
         print(
-            f"prefloop: unexpected {type(error).__name__}: {text} ({where.name}, line {where.lineno}); "
+            f"{name}: unexpected {type(error).__name__}: {text} ({where.name}, line {where.lineno}); "
             f"{DEBUG}=1 shows the whole traceback. Please report it",
             file=sys.stderr,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefloop.cli.options import Json, print_json
+from prefloop.cli.options import Json, overrides, print_json
 
 
 def generate(
@@ -32,6 +32,14 @@ def generate(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or nf4.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Where it is done: engine=ray (docs/ray.md), engine.workers=N, threads=N. Repeatable.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted generation.")] = False,
     json_: Json = False,
 ) -> None:
@@ -42,14 +50,23 @@ def generate(
       prefloop generate questions.jsonl --out completions.parquet --k 4
 
       prefloop generate questions.jsonl --out served.parquet --endpoint http://localhost:8000/v1 --model my-model
+
+      prefloop generate questions.jsonl --out completions.parquet --model owner/name --set engine=ray
     """
+    from prefloop.config.recipe import engine_section
     from prefloop.config.sampling import Sampling
+    from prefloop.errors import ConfigError
     from prefloop.loop.stages import generate_file
 
     if greedy and (k, temperature, top_p, top_k) != (None, None, None, None):
         raise typer.BadParameter("--k, --temperature, --top-p and --top-k have no effect with --greedy")
     if endpoint and (adapter or (dtype, device) != ("float32", "auto")):
         raise typer.BadParameter("--adapter, --dtype and --device have no effect with --endpoint")
+    engine, threads, others = engine_section(overrides(settings))
+    if others:
+        raise ConfigError(f"--set {next(iter(others))} has no effect here: this command reads engine and threads")
+    if endpoint and (engine.name, threads) != ("local", 0):
+        raise ConfigError("--set engine and --set threads have no effect with --endpoint: the server does the work")
     drawn = (1 if greedy else k or 8, temperature or 1.0, top_p or 1.0, top_k or 0)
     sampling = Sampling(*drawn, max_new_tokens=max_new_tokens, greedy=greedy)
     summary = generate_file(
@@ -66,6 +83,8 @@ def generate(
         device=device,
         seed=seed,
         resume=resume,
+        engine=engine,
+        threads=threads,
     )
     print_json(summary) if json_ else typer.echo(
         f"{summary['completions']:,} answers to {summary['prompts']:,} prompts in {out} "

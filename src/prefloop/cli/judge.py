@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,9 +35,10 @@ def judge(
 ) -> None:
     """Score answers: by running their SQL, with a reward model, with a language model, or with your own function.
 
-    Each judge's settings are keys of the judge section (docs/judges.md): --set judge.model=FOLDER. What cannot be
-    judged stays unscored and is counted. Your own database may be in use: of a SQLite file only a copy is opened, on a
-    PostgreSQL server queries run by a role that can only read (docs/postgresql.md).
+    Each judge's settings are keys of the judge section (docs/judges.md): --set judge.model=FOLDER. --set engine=ray
+    judges by Ray's workers (docs/ray.md). What cannot be judged stays unscored and is counted. Your own database may be
+    in use: of a SQLite file only a copy is opened, on a PostgreSQL server queries run by a role that can only read
+    (docs/postgresql.md).
 
     Examples:
 
@@ -48,12 +49,16 @@ def judge(
       prefloop judge prompts.jsonl completions.parquet --judge pairrm --out judgements.parquet
 
       prefloop judge prompts.jsonl completions.parquet --judge my_judges:shortest --out judgements.parquet
+
+      prefloop judge prompts.jsonl completions.parquet --judge pairrm --set engine=ray --out judgements.parquet
     """
-    from prefloop.config.recipe import judge_section
+    from prefloop.config.recipe import engine_section, judge_section
     from prefloop.loop.stages import judge_file
 
-    config = judge_section(judge, overrides(settings))
-    summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)
+    engine, threads, others = engine_section(overrides(settings))
+    config = judge_section(judge, others)
+    place: Any = {"engine": engine, "threads": threads}
+    summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume, **place)
     if json_:
         print_json(summary)
         return

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from prefloop.cli.options import Database, Json, Set, overrides, print_json, with_database
+from prefloop.cli.options import (
+    Database,
+    Json,
+    Machines,
+    Processes,
+    Set,
+    Strategy,
+    launch_of,
+    overrides,
+    print_json,
+    with_database,
+)
 
 
 def loop(
@@ -24,6 +35,12 @@ def loop(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a loop that was interrupted or waits.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how the processes of its trainings are started, and stop.")
+    ] = False,
+    processes: Processes = 1,
+    machines: Machines = 1,
+    strategy: Strategy = None,
     json_: Json = False,
 ) -> None:
     """Run rounds: fresh prompts, answers, judgements, training, evaluation, and again from the new policy.
@@ -38,6 +55,8 @@ def loop(
       prefloop loop rlhf-nba --seeds 3 --baselines
 
       prefloop loop rlhf-nba --set loop.raters.who=people     waits for people, goes on with --resume
+
+      prefloop loop iterative-dpo --processes 8 --strategy fsdp2     trains on 8 GPUs (docs/beyond-one-machine.md)
     """
     from prefloop.config.recipe import load_recipe
 
@@ -45,6 +64,15 @@ def loop(
     if seed is not None and "seed" in given:
         raise typer.BadParameter("--seed and --set seed say the same: give one")
     loaded = load_recipe(recipe, given | ({} if seed is None else {"seed": seed}))
+    folder = out or Path("runs") / loaded.name
+    launch = launch_of(processes, machines, strategy, loaded.policy.device)
+    if dry_run:
+        from prefloop.loop.run_training import prepared_loop
+        from prefloop.store.remote import working_folder
+
+        ready = prepared_loop(loaded, working_folder(folder), launch)
+        print_json(ready.as_dict()) if json_ else typer.echo(f"its first training, the others like it:\n{ready.text()}")
+        return
     if json_:
         from prefloop.progress import set_quiet
 
@@ -54,7 +82,6 @@ def loop(
     from prefloop.loop.show_rounds import show_rounds
     from prefloop.store.remote import working_folder
 
-    folder = out or Path("runs") / loaded.name
     found = run_loop(
         loaded,
         folder,
@@ -63,5 +90,6 @@ def loop(
         baselines=baselines,
         resume=resume,
         overwrite=overwrite,
+        launch=launch,
     )
     print_json(found) if json_ else show_rounds(working_folder(folder))

@@ -70,11 +70,11 @@ def run(
     launch = launch_of(processes, machines, strategy, loaded.policy.device)
     if dry_run:
         from prefloop.loop.plan import plan
-        from prefloop.loop.run_training import prepared_run
+        from prefloop.loop.run_training import prepared_in
         from prefloop.store.remote import working_folder
 
         planned = plan(loaded, seeds, baselines)
-        ready = prepared_run(launch, working_folder(folder)) if launch else None
+        ready = prepared_in(working_folder(folder), launch) if launch else None
         if json_:
             print_json(planned.as_dict() | ({"training": ready.as_dict()} if ready else {}))
         else:

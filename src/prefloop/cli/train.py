@@ -167,35 +167,36 @@ def reward(
 
 @app.command()
 def run(
-    run: Annotated[Path, typer.Argument(help="Run folder whose preferences are there.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run, or of the round of a loop.")],
     json_: Json = False,
 ) -> None:
-    """Train as a run's recipe says, from its preferences: the training of `prefloop run`, for several processes.
+    """Do the training that waits in a run's or a round's folder: what each of several processes is started with.
 
-    A run that was started with --processes starts this itself, unless there are several machines: then its training
-    is started on each, and the run goes on with --resume.
+    A run or loop that was started with --processes starts this itself, unless there are several machines: then the
+    training is started on each, and the run goes on with --resume.
 
     Example: accelerate launch --config_file runs/nba-sql-accelerate.yaml -m prefloop train run runs/nba-sql
     """
-    from prefloop.loop.run_training import train_run
+    from prefloop.loop.run_training import train_waiting
 
-    _finished(train_run(run), "pairs", run / "checkpoint", json_)
+    summary = train_waiting(run)
+    _finished(summary, summary["unit"], Path(summary["out"]), json_)
 
 
 def _launched(launch: Launch | None, out: Path, dry_run: bool, json_: bool) -> bool:
     """Whether several processes were started, or only printed, in this one's place."""
     from prefloop.errors import ConfigError
-    from prefloop.loop.launch import prepared, start
+    from prefloop.loop.launch import beside, prepared, start
 
     if dry_run and launch is None:
         raise ConfigError("--dry-run shows how several processes are started: give --processes")
     if launch is None:
         return False
     if dry_run:
-        ready = prepared(launch, out, words_of_processes())
+        ready = prepared(launch, beside(out), words_of_processes())
         print_json(ready.as_dict()) if json_ else typer.echo(ready.text())
     else:
-        start(launch, out, words_of_processes())
+        start(launch, beside(out), words_of_processes())
     return True
 
 

@@ -19,5 +19,7 @@ class EngineSection(Section):
     )
 
 
+LOCAL = EngineSection()
+
 EngineConfig = Annotated[EngineSection, BeforeValidator(short_form)]
 """``engine: ray``, or with options a section of its own."""

@@ -252,6 +252,20 @@ def judge_section(judge: str, overrides: dict[str, Any]) -> JudgeConfig:
     return parse_recipe(content, "--judge").judge
 
 
+def engine_section(overrides: dict[str, Any]) -> tuple[EngineSection, int, dict[str, Any]]:
+    """Where a single stage is computed: a recipe's ``engine`` and ``threads`` among the overrides, and the others.
+
+    Raises:
+        ConfigError: every unknown key, wrong value and option without effect.
+    """
+    ours = {key: value for key, value in overrides.items() if key in ("engine", "threads") or key.startswith("engine.")}
+    content: dict[str, Any] = {}
+    for key in sorted(ours):  # the name before what belongs to it
+        _set(content, key, ours[key])
+    recipe = parse_recipe(content, "--set")
+    return recipe.engine, recipe.threads, {key: value for key, value in overrides.items() if key not in ours}
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes inside the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))

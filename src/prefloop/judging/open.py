@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from prefloop.config.engine import EngineSection
+from prefloop.config.engine import LOCAL, EngineSection
 from prefloop.config.judges import (
     ArmoRMConfig,
     CustomConfig,
@@ -18,8 +18,6 @@ from prefloop.config.judges import (
     RewardModelConfig,
 )
 from prefloop.judging.groups import ChunkedJudge, Databases, Judge
-
-LOCAL = EngineSection()
 
 
 def open_judge(

@@ -14,20 +14,22 @@ from prefloop.config.objectives import LOSS_OPTIONS
 from prefloop.config.recipe import Recipe, TrainingConfig
 from prefloop.evaluation.metrics import majority_correct
 from prefloop.judging.groups import Judge
-from prefloop.loop.policies import checkpoint_source, initial_policy, initial_source, writer_of
+from prefloop.loop.launch import Launch
+from prefloop.loop.learned import Learned
+from prefloop.loop.policies import checkpoint_source, initial_source, writer_of
 from prefloop.loop.run import answered, execution_judge
+from prefloop.loop.run_training import Training
 from prefloop.maths.statistics import SHARE, paired_bootstrap
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
-from prefloop.training.preference import train_preferences
 
 
-def run_baselines(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
+def run_baselines(recipe: Recipe, folder: RunFolder, launch: Launch | None = None) -> dict[str, Any]:
     """Execution accuracy of each baseline on the test set, its gain over the policy as it started, and DPO's lead."""
     prompts = folder.records("prompts.parquet", Prompt, lambda _: [])
     test = [prompt for prompt in prompts if prompt.split == "test"]
     with execution_judge(recipe) as judge:
-        sft = _sft(recipe, folder, judge, prompts, test)
+        sft = _sft(recipe, folder, judge, prompts, test, launch)
         samples, scores = _samples(recipe, folder, judge, test)
     before, after = (_correct(folder, test, side) for side in ("before", "after"))
     chosen = {
@@ -60,22 +62,33 @@ def _correct(folder: RunFolder, test: list[Prompt], side: str) -> list[float]:
     return [found[prompt.id] for prompt in test]
 
 
-def _sft(recipe: Recipe, folder: RunFolder, judge: Judge, prompts: list[Prompt], test: list[Prompt]) -> list[float]:
+def _sft(
+    recipe: Recipe,
+    folder: RunFolder,
+    judge: Judge,
+    prompts: list[Prompt],
+    test: list[Prompt],
+    launch: Launch | None,
+) -> list[float]:
     """SFT on the chosen answers of the same pairs."""
     out = folder.root / "baselines" / "sft"
     tuned_recipe = by_sft(recipe)
     if not (out / "training.json").exists():
-        train_preferences(
-            initial_policy(recipe),
+        data = Learned(
             folder.records("preferences.parquet", Preference, lambda _: []),
             {c.id: c for c in folder.records("completions.parquet", Completion, lambda _: [])},
             {prompt.id: prompt for prompt in prompts},
-            tuned_recipe.training,
-            out,
-            work=folder.root / "work" / "baseline-sft",
-            seed=recipe.seed,
-            log=lambda row: folder.log("step", baseline="sft", **row),
         )
+        training = Training(
+            initial_source(recipe),
+            tuned_recipe.training,
+            recipe.seed,
+            threads=recipe.threads,
+            out="baselines/sft",
+            work="baseline-sft",
+            marks={"baseline": "sft"},
+        )
+        training.run(folder, data, launch)
     greedy = recipe.generation.greedy
     judgements = answered(
         recipe,

@@ -31,9 +31,14 @@ class Head:
         """How it is read to write answers: the adapter folded in."""
         return PolicySource(self.model, self.adapter, self.settings.dtype, self.settings.device, merge=True)
 
+    @property
+    def apart(self) -> PolicySource:
+        """How it is read to train on, and as a reference: the adapter beside the weights."""
+        return replace(self.source, merge=False)
+
     def load(self) -> Policy:
         """To train on, and as a reference."""
-        return replace(self.source, merge=False).load()
+        return self.apart.load()
 
     def load_merged(self) -> Policy:
         """To write answers in this process."""

@@ -13,8 +13,6 @@ One process per GPU (or per share of the CPU's cores), on one machine or several
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import yaml
 
 from prefloop.errors import ConfigError, ModelError
+from prefloop.loop.together import run_together
 from prefloop.progress import note
 from prefloop.store.files import atomic_path
 
@@ -50,7 +49,8 @@ class Launch:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ConfigError(f"--strategy {self.strategy} is unknown: give one of {', '.join(STRATEGIES)}")
+            like = "; fsdp2 splits what it does" if self.strategy == "zero3" else ""
+            raise ConfigError(f"--strategy {self.strategy} is unknown: give one of {', '.join(STRATEGIES)}{like}")
         if self.processes < 2 or self.processes % self.machines:
             raise ConfigError(
                 f"--processes {self.processes} on --machines {self.machines}: give the processes of all machines "
@@ -91,6 +91,11 @@ class Launch:
                 "zero3_init_flag": False,
             }
         return found
+
+    @property
+    def each(self) -> int:
+        """Processes of one machine."""
+        return self.processes // self.machines
 
     def write(self, path: Path) -> Path:
         """Write the configuration."""
@@ -136,27 +141,30 @@ class Launched:
         return {"config": str(self.config), "settings": self.settings, "lines": self.lines}
 
 
-def prepared(launch: Launch, out: Path, words: Sequence[str]) -> Launched:
-    """Write the configuration beside `out`, and say how to start."""
-    config = launch.write(out.with_name(f"{out.name}-accelerate.yaml"))
+def beside(out: Path) -> Path:
+    """Where the configuration of the processes that make `out` is kept."""
+    return out.with_name(f"{out.name}-accelerate.yaml")
+
+
+def prepared(launch: Launch, config: Path, words: Sequence[str]) -> Launched:
+    """Write the configuration into the file `config`, and say how to start."""
+    config = launch.write(config)
     return Launched(config, launch.settings, launch.lines(config, words))
 
 
-def start(launch: Launch, out: Path, words: Sequence[str]) -> None:
+def start(launch: Launch, config: Path, words: Sequence[str]) -> None:
     """Start the processes of one machine, and wait for them.
 
     Raises:
         ConfigError: there are several machines: each has to be started there.
         ModelError: a process failed; it said why itself.
     """
-    ready = prepared(launch, out, words)
+    ready = prepared(launch, config, words)
     if launch.machines > 1:
         raise ConfigError(f"start the training on each machine, then go on with --resume:\n{chr(10).join(ready.lines)}")
     note(ready.lines[0])
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ready.config)]
-    done = subprocess.run([*command, "-m", "prefloop", *words], check=False)
-    if done.returncode:
+    if code := run_together(ready.config, launch.each, ["prefloop", *words]):
         raise ModelError(
-            f"a training process ended with code {done.returncode}; what it said stands above. "
+            f"a training process ended with code {code}; what it said stands above. "
             "Finished steps are kept: go on with --resume"
         )

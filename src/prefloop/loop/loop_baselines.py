@@ -13,8 +13,9 @@ from prefloop.loop.baselines import by_sft
 from prefloop.loop.examined import Values, against, cluster, examine
 from prefloop.loop.heads import Head
 from prefloop.loop.judged import recipe_judge
+from prefloop.loop.learned import Learned, read_learned
 from prefloop.loop.policies import writer_of
-from prefloop.loop.preference_round import Learned, by_recipe, candidates, judged, paired, read_learned, spin, tuned
+from prefloop.loop.preference_round import by_recipe, candidates, judged, paired, spin, tuned
 from prefloop.loop.reward_round import Scorer
 from prefloop.loop.rlhf import collected
 from prefloop.loop.standing import START, Loop, Standing
@@ -52,7 +53,7 @@ def _sft(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     head = start
     for number in range(1, rounds + 1):
         place = loop.folder.inner(f"{FOLDER}/sft-{number}")
-        tuned(recipe, place, start, head, read_learned(loop.round_folder(number)))
+        tuned(recipe, place, start, head, read_learned(loop.round_folder(number).root), loop.launch)
         head = head.trained(place.root / "checkpoint", recipe.training)
         found[f"sft_round_{number}"] = _figures(loop, beside, place, head, f"SFT on chosen answers, round {number}")
     return found
@@ -77,7 +78,7 @@ def _row(loop: Loop, values: Values, lead: Values, label: str) -> dict[str, Any]
 def _one_long_run(loop: Loop, beside: Beside, rounds: int) -> dict[str, Any]:
     """The start answers the prompts of all rounds, and is tuned once on as many judgements as the loop had."""
     recipe, place, head = loop.recipe, loop.folder.inner(f"{FOLDER}/long"), beside.first.head
-    tuned(recipe, place, head, head, _learned(loop, place, head, rounds))
+    tuned(recipe, place, head, head, _learned(loop, place, head, rounds), loop.launch)
     after = head.trained(place.root / "checkpoint", recipe.training)
     label = f"one {recipe.training.objective} run on as many judgements"
     return {"one_long_run": _figures(loop, beside, place, after, label)}

@@ -151,7 +151,7 @@ def _seed(recipe: Recipe, folder: RunFolder, baselines: bool, launch: Launch | N
         return evaluation
     return {
         **evaluation,
-        "baselines": folder.document("baselines.json", lambda: run_baselines(recipe, folder)),
+        "baselines": folder.document("baselines.json", lambda: run_baselines(recipe, folder, launch)),
     }
 
 

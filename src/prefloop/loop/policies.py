@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from prefloop.config.engine import EngineSection
 from prefloop.config.recipe import Recipe
 from prefloop.generation.generate import Writer
 from prefloop.models.export import export_model
@@ -46,9 +47,14 @@ class Policies:
     def release(self) -> None:
         """Free the memory of the policy that is loaded, for a judge or another policy."""
         self._held = None
-        gc.collect()  # models hold themselves in cycles
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
+
+
+def free_memory() -> None:
+    """Give back what policies that nobody names any more held."""
+    gc.collect()  # models hold themselves in cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def run_policies(recipe: Recipe, checkpoint: Path) -> Policies:
@@ -69,8 +75,8 @@ def policies_of(recipe: Recipe, sources: Mapping[str, Callable[[], PolicySource]
     def load(name: str) -> Policy:
         return sources[name]().load()
 
-    def spread(name: str) -> Writer:
-        return ray_writer(recipe, sources[name]())
+    def spread(name: str) -> Policy | Writer:
+        return writer_of(recipe, sources[name]())
 
     on_ray = recipe.engine.name == "ray"
     return Policies(
@@ -81,14 +87,16 @@ def policies_of(recipe: Recipe, sources: Mapping[str, Callable[[], PolicySource]
 
 def writer_of(recipe: Recipe, source: PolicySource) -> Policy | Writer:
     """Who writes a policy's answers: the policy in this process, or Ray's workers where the recipe's engine says so."""
-    return ray_writer(recipe, source) if recipe.engine.name == "ray" else source.load()
+    return written_by(source, recipe.engine, recipe.threads)
 
 
-def ray_writer(recipe: Recipe, source: PolicySource) -> Writer:
-    """The policy in Ray's workers."""
+def written_by(source: PolicySource, engine: EngineSection, threads: int) -> Policy | Writer:
+    """The same by an engine's own settings; `threads` are those of each of Ray's workers."""
+    if engine.name != "ray":
+        return source.load()
     from prefloop.generation.ray_policies import RayPolicy
 
-    return RayPolicy(source, recipe.engine, recipe.threads)
+    return RayPolicy(source, engine, threads)
 
 
 def initial_source(recipe: Recipe) -> PolicySource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -17,20 +16,21 @@ from prefloop.judging.groups import Judge, require_scored
 from prefloop.loop.answers import sample_candidates
 from prefloop.loop.heads import Head
 from prefloop.loop.judged import recipe_judge
+from prefloop.loop.launch import Launch
+from prefloop.loop.learned import REFERENCE_ANSWERS, Learned, read_learned
 from prefloop.loop.policies import policies_of
 from prefloop.loop.reference_answers import own_against_reference
+from prefloop.loop.run_training import Training
 from prefloop.models.load import Policy
 from prefloop.preferences.build import PreferenceSet, build_preferences, diagnostics
 from prefloop.progress import note
-from prefloop.records import Completion, Judgement, Preference, Prompt, content_id
+from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.files import read_json
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
-from prefloop.store.tables import read_records
-from prefloop.training.preference import pair_logps, train_preferences
+from prefloop.training.preference import pair_logps
 
 Judging = Callable[[Sequence[Prompt], Sequence[Completion], Journal], list[Judgement]]
-REFERENCE_ANSWERS = "reference-answers.parquet"
 PROBED = 200
 """Pairs of which it is measured whether the chosen answer became less likely."""
 
@@ -48,24 +48,6 @@ class Outcome:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a round's training reads: pairs, with their answers and prompts."""
-
-    preferences: list[Preference]
-    completions: dict[str, Completion]
-    prompts: dict[str, Prompt]
-
-    def beside(self, other: Learned, share: float, seed: int) -> Learned:
-        """These, and a share of another round's."""
-        chosen = random.Random(content_id("earlier", seed)).sample(
-            other.preferences, round(share * len(other.preferences))
-        )
-        ids = {preference.id for preference in chosen}
-        kept = [preference for preference in other.preferences if preference.id in ids]
-        return Learned([*self.preferences, *kept], other.completions | self.completions, other.prompts | self.prompts)
-
-
 def iterative_round(
     recipe: Recipe,
     folder: RunFolder,
@@ -75,6 +57,7 @@ def iterative_round(
     prompts: list[Prompt],
     execution: Judge | None,
     earlier: RunFolder | None = None,
+    launch: Launch | None = None,
 ) -> Outcome:
     """A round by the recipe's judge, or with SPIN's pairs of the task's answer against the policy's own."""
     assert isinstance(recipe.loop, IterativeConfig)
@@ -87,8 +70,8 @@ def iterative_round(
         built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
         learned, data = paired(folder, prompts, completions, judgements, built)
     if earlier is not None and recipe.loop.earlier:
-        learned = learned.beside(read_learned(earlier), recipe.loop.earlier, recipe.seed)
-    training = tuned(recipe, folder, start, head, learned)
+        learned = learned.beside(read_learned(earlier.root), recipe.loop.earlier, recipe.seed)
+    training = tuned(recipe, folder, start, head, learned, launch)
     return Outcome(head.trained(folder.root / "checkpoint", recipe.training), prompts, data, judge, training)
 
 
@@ -162,38 +145,18 @@ def paired(
     return Learned(preferences, {c.id: c for c in completions}, {p.id: p for p in prompts}), data
 
 
-def read_learned(folder: RunFolder) -> Learned:
-    """What an earlier round learned from, without what it took over itself."""
-    answers = read_records(folder.root / "completions.parquet", Completion)
-    if (folder.root / REFERENCE_ANSWERS).exists():
-        answers += read_records(folder.root / REFERENCE_ANSWERS, Completion)
-    return Learned(
-        read_records(folder.root / "preferences.parquet", Preference),
-        {answer.id: answer for answer in answers},
-        {prompt.id: prompt for prompt in read_records(folder.root / "prompts.parquet", Prompt)},
-    )
-
-
-def tuned(recipe: Recipe, folder: RunFolder, start: Head, head: Head, learned: Learned) -> dict[str, Any]:
+def tuned(
+    recipe: Recipe, folder: RunFolder, start: Head, head: Head, learned: Learned, launch: Launch | None = None
+) -> dict[str, Any]:
     """Train unless the checkpoint stands; figures of the training."""
     out, config = folder.root / "checkpoint", recipe.training
     # Without its adapter a LoRA policy is the start itself; a model trained whole no longer has it inside.
     other = config.reference == "initial" and config.objective not in ("sft",) and head.model != start.model
     if not (out / "training.json").exists():
+        initial = start.apart if other else None
+        training = Training(head.apart, config, recipe.seed, initial, recipe.threads)
         with folder.timed("train"):
-            train_preferences(
-                head.load(),
-                learned.preferences,
-                learned.completions,
-                learned.prompts,
-                config,
-                out,
-                work=folder.root / "work" / "training",
-                seed=recipe.seed,
-                initial=start.load() if other else None,
-                log=lambda row: folder.log("step", **row),
-                show=note,
-            )
+            training.run(folder, learned, launch)
     written = read_json(out / "training.json")
     last = written["history"][-max(1, len(written["history"]) // 10) :]
     kl = [row["kl/token"] for row in last if "kl/token" in row]

@@ -19,18 +19,20 @@ from prefloop.config.loop import RlhfConfig
 from prefloop.config.recipe import Recipe
 from prefloop.errors import DataError, JudgeError, ModelError
 from prefloop.evaluation.reward_examined import accuracy, against_truth, calibration, rated_pairs, raters_figures
+from prefloop.loop.launch import Launch
+from prefloop.loop.learned import Learned
+from prefloop.loop.run_training import Training
 from prefloop.models.attention import training_attention
 from prefloop.models.group import Group, GroupStates
 from prefloop.models.load import Policy
 from prefloop.models.reward import last_token_scores, load_reward_model
+from prefloop.models.source import PolicySource
 from prefloop.models.template import encode_answer, encode_prompt
 from prefloop.preferences.build import build_preferences
-from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.store.files import read_json
-from prefloop.store.run_folder import WORK, RunFolder
+from prefloop.store.run_folder import RunFolder
 from prefloop.training.batches import cut
-from prefloop.training.reward import train_reward_model
 
 FOLDER, FIGURES = "reward", "reward-model.json"
 _HASHED = 16**20
@@ -70,20 +72,22 @@ def split_of(prompts: Sequence[Prompt], judgements: Sequence[Judgement], config:
 def train_reward(
     recipe: Recipe,
     folder: RunFolder,
-    policy: Policy,
+    policy: PolicySource,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     judgements: Sequence[Judgement],
     truth: Mapping[str, float],
     round_: int,
+    launch: Launch | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Train and examine the reward model of a round, in ``reward/`` and ``reward-model.json`` of its folder.
 
     Args:
         folder: the round's.
-        policy: whose layers the reward model starts from; its model is not touched.
+        policy: whose layers the reward model starts from.
         prompts, completions, judgements: of this and all earlier rounds.
         truth: 1 or 0, right or wrong, by completion id; empty where nothing can tell. It examines, it does not teach.
+        launch: processes that train; None: this one.
 
     Returns:
         The reward model's folder, and figures on the held-out prompts: ``held_out_prompts_and_raters``, accuracy
@@ -104,7 +108,7 @@ def train_reward(
     out = folder.root / FOLDER
     if not (out / "training.json").exists():
         with folder.timed(FOLDER):
-            _train(recipe, config, folder, policy, prompts, completions, judgements, split, out)
+            _train(recipe, config, folder, policy, prompts, completions, judgements, split, launch)
     figures = folder.document(
         FIGURES,
         lambda: {
@@ -119,36 +123,27 @@ def _train(
     recipe: Recipe,
     config: RlhfConfig,
     folder: RunFolder,
-    policy: Policy,
+    policy: PolicySource,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     judgements: Sequence[Judgement],
     split: Split,
-    out: Path,
+    launch: Launch | None,
 ) -> None:
     taught = [judgement for judgement in judgements if split.taught(judgement)]
     shown = [prompt for prompt in prompts if prompt.id not in split.prompts]
     built = build_preferences(shown, completions, taught, recipe.preferences, recipe.seed)
     if not built.preferences:
         raise DataError(f"no verdict to train a reward model on ({built.drops}): have more answers judged")
-    train_reward_model(
-        policy,
-        built.preferences,
-        {completion.id: completion for completion in completions},
-        {prompt.id: prompt for prompt in prompts},
-        config.reward,
-        out,
-        work=folder.root / WORK / FOLDER,
-        seed=recipe.seed,
-        log=lambda row: folder.log("step", **row),
-        show=note,
-    )
+    data = Learned(list(built.preferences), {c.id: c for c in completions}, {p.id: p for p in prompts})
+    training = Training(policy, config.reward, recipe.seed, threads=recipe.threads, out=FOLDER, work=FOLDER)
+    training.run(folder, data, launch)
 
 
 def _examined(
     model: Path,
     config: RlhfConfig,
-    policy: Policy,
+    policy: PolicySource,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     judgements: Sequence[Judgement],
@@ -158,7 +153,7 @@ def _examined(
 ) -> dict[str, Any]:
     held = [prompt for prompt in prompts if prompt.id in split.prompts]
     answers = [c for c in completions if c.prompt_id in split.prompts and c.index >= 0]
-    with Scorer(model, policy.name, tokens_per_batch=config.reward.tokens_per_batch) as scorer:
+    with Scorer(model, policy.model, tokens_per_batch=config.reward.tokens_per_batch) as scorer:
         scores = scorer.score(held, answers)
     clusters = {prompt.id: str(prompt.meta.get("template") or prompt.id) for prompt in held}
     pairs = rated_pairs(judgement for judgement in judgements if judgement.prompt_id in split.prompts)

@@ -20,6 +20,7 @@ from prefloop.judging.groups import Judge
 from prefloop.judging.open import open_judge
 from prefloop.loop.console import TrainingConsole
 from prefloop.loop.heads import Head
+from prefloop.loop.launch import Launch
 from prefloop.loop.preference_round import Outcome, candidates, paired, truths
 from prefloop.loop.reward_round import Scorer, train_reward
 from prefloop.models.load import NF4, Policy
@@ -55,14 +56,19 @@ def rlhf_round(
     execution: Judge | None,
     earlier: Sequence[RunFolder],
     collect: Collect | None,
+    launch: Launch | None = None,
 ) -> Outcome:
-    """Collect, learn the reward, and tune; all rounds' rankings teach the reward model."""
+    """Collect, learn the reward, and tune; all rounds' rankings teach the reward model.
+
+    Args:
+        launch: processes that train the reward model. The policy samples as it learns, and stays in this one.
+    """
     assert isinstance(recipe.loop, RlhfConfig)
     completions = candidates(recipe, folder, number, head, prompts)
     verdicts = collected(recipe, folder, prompts, completions, execution, collect)
     built = build_preferences(prompts, completions, verdicts, recipe.preferences, recipe.seed)
     _, data = paired(folder, prompts, completions, verdicts, built)
-    reward_model, figures = learned_reward(recipe, folder, number, start, earlier, execution)
+    reward_model, figures = learned_reward(recipe, folder, number, start, earlier, execution, launch)
     curve = _reinforced(recipe, folder, number, start, head, prompts, watched, reward_model, execution)
     written = read_json(folder.root / "checkpoint" / "training.json")
     training = {
@@ -128,6 +134,7 @@ def learned_reward(
     start: Head,
     earlier: Sequence[RunFolder],
     execution: Judge | None,
+    launch: Launch | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The reward model of a round, learned from the rankings of this and all earlier rounds."""
     prompts: list[Prompt] = []
@@ -141,7 +148,7 @@ def learned_reward(
         checked = each.root / "stages" / "execution-judgements.parquet"
         if execution is not None and checked.exists():
             truth |= {j.completion_ids[0]: j.objectives.get("correct", 0.0) for j in read_records(checked, Judgement)}
-    return train_reward(recipe, folder, start.load_merged(), prompts, completions, verdicts, truth, number)
+    return train_reward(recipe, folder, start.source, prompts, completions, verdicts, truth, number, launch)
 
 
 def _reinforced(

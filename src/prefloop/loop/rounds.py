@@ -21,6 +21,7 @@ from prefloop.loop.examined import Examined, examine
 from prefloop.loop.guard_rules import Finding
 from prefloop.loop.guards import best, ends, judge_round, promoted
 from prefloop.loop.heads import Head
+from prefloop.loop.launch import Launch
 from prefloop.loop.loop_baselines import Beside, loop_baselines
 from prefloop.loop.preference_round import Outcome, iterative_round
 from prefloop.loop.report_rounds import report_loop
@@ -46,6 +47,7 @@ def run_loop(
     baselines: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    launch: Launch | None = None,
 ) -> dict[str, Any]:
     """Run the rounds of a recipe with a ``loop`` section into `out`; returns what ``rounds.json`` holds.
 
@@ -58,6 +60,8 @@ def run_loop(
             for the first seed.
         resume: go on with what `out` holds; without it a folder that holds a run is refused.
         overwrite: remove an earlier run in `out` first.
+        launch: processes that train policies on pairs, reward models and seed models; None: this one. Policy gradients,
+            which sample as they train, stay here.
 
     Raises:
         ConfigError: the recipe has no loop, or one that cannot be run.
@@ -81,12 +85,12 @@ def run_loop(
         folder.log("engine", **recipe.engine.model_dump())
         set_threads(recipe.threads)
         software = folder.document("stages/software.json", lambda: {**versions(), "threads": str(set_threads(0))})
-        found = {recipe.seed: _seed(recipe, folder, collect, baselines)}
+        found = {recipe.seed: _seed(recipe, folder, collect, baselines, launch)}
         for seed in range(recipe.seed + 1, recipe.seed + seeds):
             other = recipe.model_copy(update={"seed": seed})
             place = folder.root / "seeds" / str(seed)
             with RunFolder.open(place, {**made_from(other), **policy}, resume=True, within=folder) as inner:
-                found[seed] = _seed(other, inner, collect, baselines=False)
+                found[seed] = _seed(other, inner, collect, False, launch)
         whole = {**found[recipe.seed], "seeds": [_headline(result) for result in found.values()] if seeds > 1 else []}
         write_json(folder.path("rounds.json"), whole)
         report_loop(folder.root, folder.root / "report.html")
@@ -105,12 +109,14 @@ def run_loop(
         return whole
 
 
-def _seed(recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines: bool) -> dict[str, Any]:
+def _seed(
+    recipe: Recipe, folder: RunFolder, collect: Collect | None, baselines: bool, launch: Launch | None
+) -> dict[str, Any]:
     """All rounds of one seed."""
     execution = execution_judge(recipe) if recipe.task.executed else None
     with execution or nullcontext():
-        start = _start(recipe, folder)
-        loop = _loop(recipe, folder, execution, collect)
+        start = _start(recipe, folder, launch)
+        loop = _loop(recipe, folder, execution, collect, launch)
         first = Standing(start, _examine(loop, 0, start))
         history = [loop.round_folder(0).document("round.json", lambda: start_figures(loop, first))]
         standing, stopped, done = first, None, [first]
@@ -155,13 +161,13 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in ("seed", "best", "stopped", "baselines")} | {"rounds": rounds}
 
 
-def _start(recipe: Recipe, folder: RunFolder) -> Head:
+def _start(recipe: Recipe, folder: RunFolder, launch: Launch | None) -> Head:
     """Round 0: the recipe's policy, or the seed model that self-rewarding trains first."""
     if not isinstance(recipe.loop, SelfRewardingConfig):
         return Head(recipe.policy, recipe.policy.model)
     from prefloop.loop.self_rewarding import seed_model
 
-    return Head(recipe.policy, str(seed_model(recipe, folder)))
+    return Head(recipe.policy, str(seed_model(recipe, folder, launch)))
 
 
 def _rounds(recipe: Recipe) -> int:
@@ -169,7 +175,9 @@ def _rounds(recipe: Recipe) -> int:
     return recipe.loop.rounds
 
 
-def _loop(recipe: Recipe, folder: RunFolder, execution: Judge | None, collect: Collect | None) -> Loop:
+def _loop(
+    recipe: Recipe, folder: RunFolder, execution: Judge | None, collect: Collect | None, launch: Launch | None
+) -> Loop:
     """Draw the prompts of all rounds at once, so that none is asked twice, and share them out."""
     rounds = _rounds(recipe)
 
@@ -193,7 +201,7 @@ def _loop(recipe: Recipe, folder: RunFolder, execution: Judge | None, collect: C
             f"guards.watched={watched} leaves none of {len(test)} test prompts for the reported figures: lower it"
         )
     shares = [train[i * per : (i + 1) * per] for i in range(rounds)]
-    return Loop(recipe, folder, execution, shares, test, sampled_subset(test, watched), collect)
+    return Loop(recipe, folder, execution, shares, test, sampled_subset(test, watched), collect, launch)
 
 
 def _of_all_rounds(recipe: Recipe, rounds: int) -> Recipe:
@@ -243,12 +251,24 @@ def _made(loop: Loop, folder: RunFolder, number: int, start: Head, head: Head) -
     if isinstance(recipe.loop, SelfRewardingConfig):
         from prefloop.loop.self_rewarding import self_rewarding_round
 
-        return self_rewarding_round(recipe, loop.folder, folder, number, start, head, earlier, loop.test)
+        return self_rewarding_round(recipe, loop.folder, folder, number, start, head, earlier, loop.test, loop.launch)
     prompts = folder.records("prompts.parquet", Prompt, lambda _: loop.train[number - 1])
     if isinstance(recipe.loop, IterativeConfig):
         last = earlier[-1] if earlier else None
-        return iterative_round(recipe, folder, number, start, head, prompts, loop.execution, last)
-    return rlhf_round(recipe, folder, number, start, head, prompts, loop.watched, loop.execution, earlier, loop.collect)
+        return iterative_round(recipe, folder, number, start, head, prompts, loop.execution, last, loop.launch)
+    return rlhf_round(
+        recipe,
+        folder,
+        number,
+        start,
+        head,
+        prompts,
+        loop.watched,
+        loop.execution,
+        earlier,
+        loop.collect,
+        loop.launch,
+    )
 
 
 def _identify(loop: Loop, folder: RunFolder) -> None:

@@ -23,8 +23,9 @@ from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated, sample_candidates, stage_label
 from prefloop.loop.judged import judged_evaluation, recipe_judge
 from prefloop.loop.launch import Launch
-from prefloop.loop.policies import Policies, initial_lineage, run_policies
-from prefloop.loop.run_training import train_here, train_in_processes
+from prefloop.loop.learned import Learned
+from prefloop.loop.policies import Policies, initial_lineage, initial_source, run_policies
+from prefloop.loop.run_training import Training
 from prefloop.loop.tasks import ask, judge_databases, origin
 from prefloop.models.load import Policy
 from prefloop.preferences.build import build_preferences, diagnostics
@@ -177,13 +178,13 @@ def _train(stages: Stages, preferences: list[Preference], completions: list[Comp
     recipe = stages.recipe
     if not (stages.checkpoint / "training.json").exists():
         with stages.folder.timed("train"):
+            training = Training(initial_source(recipe), recipe.training, recipe.seed, threads=recipe.threads)
             if stages.launch is None:
-                by_id = {completion.id: completion for completion in completions}
-                asked = {prompt.id: prompt for prompt in prompts}
-                train_here(recipe, stages.folder, stages.policies["before"], preferences, by_id, asked)
+                data = Learned(preferences, {c.id: c for c in completions}, {p.id: p for p in prompts})
+                training.here(stages.folder, data, stages.policies["before"])
             else:
                 stages.policies.release()
-                train_in_processes(stages.launch, stages.folder.root)
+                training.apart(stages.folder, None, stages.launch)
     initial = initial_lineage(recipe).id
     stages.folder.document(
         "stages/lineage.json",

@@ -9,16 +9,16 @@ from typing import Any
 from prefloop.config.loop import SelfRewardingConfig
 from prefloop.config.recipe import Recipe
 from prefloop.errors import ConfigError
-from prefloop.loop.policies import initial_policy
+from prefloop.loop.launch import Launch
+from prefloop.loop.policies import initial_source
+from prefloop.loop.run_training import Training
 from prefloop.loop.seed_data import SeedData, evaluation_texts, make_seed_data, read_judging, read_seed_data
 from prefloop.models.export import export_model
 from prefloop.models.load import NF4
 from prefloop.preferences.instructions import Example, read_instructions
-from prefloop.progress import note
 from prefloop.records import Prompt
 from prefloop.store.files import read_json, write_jsonl
 from prefloop.store.run_folder import RunFolder
-from prefloop.training.sft import train_instructions
 
 SEED = "seed"
 """Folder of the seed data and of M1 in a run's folder."""
@@ -35,7 +35,7 @@ def settings(recipe: Recipe) -> SelfRewardingConfig:
     return recipe.loop
 
 
-def seed_model(recipe: Recipe, folder: RunFolder) -> Path:
+def seed_model(recipe: Recipe, folder: RunFolder, launch: Launch | None = None) -> Path:
     """M1 in ``seed/model`` of the run, made if it is not there; ``seed/seed.json`` has its counts and figures.
 
     Beside it lie ``ift.jsonl``, ``eft.jsonl``, ``writing.jsonl`` and ``examined.jsonl``, in the form of `seed_data`.
@@ -51,7 +51,7 @@ def seed_model(recipe: Recipe, folder: RunFolder) -> Path:
     trained = out if config.sft.method == "full" else out.with_name("adapter")
     if not (trained / "training.json").exists():
         with folder.timed("seed-training"):
-            _train(recipe, config, folder, trained)
+            _train(recipe, config, folder, trained, launch)
     if not out.exists():
         dtype = recipe.policy.dtype if recipe.policy.dtype != NF4 else "bfloat16"
         export_model(recipe.policy.model, trained, out, dtype, device=recipe.policy.device)
@@ -75,18 +75,18 @@ def _write(folder: RunFolder, data: SeedData) -> None:
         write_jsonl(folder.path(f"{SEED}/{name}.jsonl"), [example.row() for example in judged])
 
 
-def _train(recipe: Recipe, config: SelfRewardingConfig, folder: RunFolder, out: Path) -> None:
+def _train(recipe: Recipe, config: SelfRewardingConfig, folder: RunFolder, out: Path, launch: Launch | None) -> None:
     examples = [example for name in ("ift", "eft", "writing") for example in _read(folder, name)]
-    train_instructions(
-        initial_policy(recipe),
-        examples,
+    training = Training(
+        initial_source(recipe),
         config.sft,
-        out,
-        work=folder.root / "work" / "seed-training",
-        seed=recipe.seed,
-        log=lambda row: folder.log("step", seed=True, **row),
-        show=note,
+        recipe.seed,
+        threads=recipe.threads,
+        out=str(out.relative_to(folder.root)),
+        work="seed-training",
+        marks={"seed": True},
     )
+    training.run(folder, examples, launch)
 
 
 def _read(folder: RunFolder, name: str) -> list[Example]:

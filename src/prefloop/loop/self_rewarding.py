@@ -24,6 +24,7 @@ from prefloop.judging.groups import require_scored
 from prefloop.judging.llm import LLMJudge
 from prefloop.judging.verdicts import read_score
 from prefloop.loop.heads import Head
+from prefloop.loop.launch import Launch
 from prefloop.loop.own_prompts import draw_prompts
 from prefloop.loop.policies import writer_of
 from prefloop.loop.preference_round import Outcome, candidates, paired, tuned
@@ -112,6 +113,7 @@ def self_rewarding_round(
     head: Head,
     earlier: Sequence[RunFolder],
     test: Sequence[Prompt],
+    launch: Launch | None = None,
 ) -> Outcome:
     """From M_t to M_{t+1}.
 
@@ -122,6 +124,7 @@ def self_rewarding_round(
         head: M_t.
         earlier: the folders of the rounds before.
         test: the evaluation's prompts, which are not asked.
+        launch: processes that train; None: this one.
     """
     policy = writer_of(recipe, head.source)
     count = settings(recipe).prompts
@@ -129,11 +132,12 @@ def self_rewarding_round(
         recipe, whole, folder, number, head, policy, count, earlier, test
     )
     quality = examined_quality(recipe, whole, folder, policy)
+    del policy  # training takes its memory
     health = judge_health(judgements, highest=HIGHEST)
     judge = {"name": "the policy itself", **health, "accuracy": quality["accuracy"], "examined": quality}
     built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
     learned, data = paired(folder, prompts, completions, judgements, built)
-    training = tuned(recipe, folder, start, head, learned)
+    training = tuned(recipe, folder, start, head, learned, launch)
     after = head.trained(folder.root / "checkpoint", recipe.training)
     return Outcome(after, prompts, {**data, "new_prompts": drawn}, judge, training)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from prefloop.config.engine import LOCAL, EngineSection
 from prefloop.config.judges import ExecutionConfig, JudgeConfig, PeopleConfig, with_members
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
@@ -25,7 +26,7 @@ from prefloop.errors import ConfigError, DataError, JudgeError, StoreError
 from prefloop.judging.open import open_judge
 from prefloop.loop.judge_stage import ANSWERS, JudgementTally, judged_slices
 from prefloop.loop.prefer_stage import paired_files
-from prefloop.loop.software import versions
+from prefloop.loop.software import set_threads, versions
 from prefloop.loop.tasks import ask, made_from, with_system
 from prefloop.preferences.export import write_preference_set as _write_set
 from prefloop.preferences.importers import import_preferences
@@ -70,6 +71,8 @@ def generate_file(
     device: str = "auto",
     seed: int = 1,
     resume: bool = False,
+    engine: EngineSection = LOCAL,
+    threads: int = 0,
 ) -> dict[str, Any]:
     """Answers to the prompts of a file, written to `out`; returns counts.
 
@@ -77,6 +80,8 @@ def generate_file(
         system: message in front of prompts that have none; it is part of the prompt, and of its id.
         endpoint: base URL of an OpenAI-compatible server, where `model` is the model's name.
         key_variable: environment variable with the server's key.
+        engine: this process, or Ray's workers; interrupted work of one is taken up by the other.
+        threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
 
     Raises:
         DataError: no prompt, or a server that gave no answer at all.
@@ -98,9 +103,12 @@ def generate_file(
         write = partial(generate_from_endpoint, client, asked, sampling, seed=seed)
     else:
         from prefloop.generation.generate import generate_completions
-        from prefloop.models.load import load_policy
+        from prefloop.loop.policies import written_by
+        from prefloop.models.source import PolicySource
 
-        policy = load_policy(model, adapter, dtype, device)
+        if threads:
+            set_threads(threads)
+        policy = written_by(PolicySource(model, adapter, dtype, device), engine, threads)
         identity = [*decides, policy.lineage.id, dtype]
         write = partial(generate_completions, policy, asked, sampling, seed=seed)
     with _stage(out, resume, identity) as journal:
@@ -130,12 +138,16 @@ def judge_file(
     *,
     databases: Sequence[Path | str] = (),
     resume: bool = False,
+    engine: EngineSection = LOCAL,
+    threads: int = 0,
 ) -> dict[str, Any]:
     """Judgements of the completions of a file, written to `out`; returns counts and mean objectives.
 
     Args:
         databases: SQLite files on which gold and answer must agree, copied first, or PostgreSQL URLs, which stay as
             they are; default the task's two leagues. For the execution judge alone.
+        engine: this process, or Ray's workers; interrupted work of one is taken up by the other.
+        threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
 
     Raises:
         JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
@@ -159,10 +171,12 @@ def judge_file(
     opened = frozen(databases, cache_folder() / "databases")
     names = [identity_of(database) for database in opened]
     inputs = [file_hash(prompts), file_hash(completions), names]
+    if threads:
+        set_threads(threads)
     tally, work = JudgementTally(), out.with_name(f".{out.name}.parts")
     with (
         _stage(out, resume, [inputs, config.model_dump(mode="json")]) as journal,
-        open_judge(config, opened) as judge,
+        open_judge(config, opened, engine=engine, threads=threads) as judge,
         records_file(out, Judgement) as write,
     ):
         for some in judged_slices(judge, members, groups, each_prompt(prompts), journal, work):

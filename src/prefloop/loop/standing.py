@@ -8,6 +8,7 @@ from prefloop.config.recipe import Recipe
 from prefloop.judging.groups import Judge
 from prefloop.loop.examined import Examined
 from prefloop.loop.heads import Head
+from prefloop.loop.launch import Launch
 from prefloop.loop.rlhf import Collect
 from prefloop.records import Prompt
 from prefloop.store.run_folder import RunFolder
@@ -29,6 +30,8 @@ class Loop:
     watched: list[Prompt]
     """Test prompts that guards look at; reported figures leave them out."""
     collect: Collect | None
+    launch: Launch | None = None
+    """Processes that train; None: this one."""
 
     @property
     def reported(self) -> set[str]:

@@ -15,7 +15,7 @@ from prefloop.config.recipe import load_recipe
 from prefloop.config.training import TrainingConfig
 from prefloop.errors import ConfigError, DataError
 from prefloop.loop.console import TrainingConsole
-from prefloop.loop.training import read_preference_set
+from prefloop.loop.learned import read_learned
 from prefloop.maths.statistics import SHARE, clustered_mean_interval, paired_bootstrap
 from prefloop.models.load import Policy, load_policy
 from prefloop.progress import note
@@ -119,7 +119,7 @@ def _trials(
 
 
 def _pairs(folder: Path, seed: int) -> Pairs:
-    prompts, completions, preferences = read_preference_set(folder)
+    preferences, completions, prompts = read_learned(folder).records
     asked = sorted({preference.prompt_id for preference in preferences})
     if len(asked) < 4:
         raise DataError(f"{folder} has pairs of {len(asked)} prompts: too few to hold two out and train on the others")

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from prefloop.config.objectives import UNREFERENCED
 from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
-from prefloop.errors import ConfigError, DataError
+from prefloop.errors import ConfigError
 from prefloop.loop.console import TrainingConsole
+from prefloop.loop.learned import read_learned
 from prefloop.loop.trackers import tracked
 from prefloop.models.load import Policy, load_policy
 from prefloop.preferences.instructions import read_instructions
 from prefloop.progress import main_process, note
-from prefloop.records import Completion, Preference, Prompt, content_id
+from prefloop.records import content_id
 from prefloop.store.files import unused
-from prefloop.store.tables import read_records
 
 if TYPE_CHECKING:
     from prefloop.training.update import Log, TrainingResult
@@ -66,26 +66,26 @@ def preference_folder(
     """
     if initial and (config.reference != "initial" or config.objective in UNREFERENCED):
         raise ConfigError(f"--initial has no effect with {config.objective} and training.reference={config.reference}")
-    prompts, completions, pairs = read_preference_set(preferences)
+    learned = read_learned(preferences)
     unused(Path(out))
     from prefloop.training.preference import train_preferences
 
     policy = start.policy()
     reference = load_policy(initial, dtype=start.dtype, device=start.device) if initial else None
     lineages = [policy.lineage.id, reference.lineage.id if reference else None]
-    train = partial(train_preferences, policy, pairs, completions, prompts, config, out, initial=reference)
-    return _trained(train, out, config, start, [[asdict(p) for p in pairs], *lineages])
+    train = partial(train_preferences, policy, *learned.records, config, out, initial=reference)
+    return _trained(train, out, config, start, [[asdict(p) for p in learned.preferences], *lineages])
 
 
 def reward_folder(preferences: Path, out: Path, config: RewardTrainingConfig, start: Start = DEFAULT) -> dict[str, Any]:
     """Train a reward model on a preference set or a run's preferences; it goes to `out` with its head."""
-    prompts, completions, pairs = read_preference_set(preferences)
+    learned = read_learned(preferences)
     unused(Path(out))
     from prefloop.training.reward import train_reward_model
 
     policy = start.policy()
-    train = partial(train_reward_model, policy, pairs, completions, prompts, config, out)
-    return _trained(train, out, config, start, ["reward", [asdict(p) for p in pairs], policy.lineage.id])
+    train = partial(train_reward_model, policy, *learned.records, config, out)
+    return _trained(train, out, config, start, ["reward", [asdict(p) for p in learned.preferences], policy.lineage.id])
 
 
 def instruction_file(data: Path, out: Path, config: SftTrainingConfig, start: Start = DEFAULT) -> dict[str, Any]:
@@ -112,24 +112,6 @@ def _trained(
     with _work(out, [*data, config.model_dump(), start.seed, start.dtype]) as work, _log(out, config, start) as log:
         result = train(work=work, seed=start.seed, resume=start.resume, log=log, show=note)
     return summary_of(result, began)
-
-
-def read_preference_set(
-    folder: Path,
-) -> tuple[dict[str, Prompt], dict[str, Completion], list[Preference]]:
-    """Records of a preference set (`prefloop prefer`) or of a run.
-
-    Raises:
-        DataError: the folder holds neither.
-    """
-    folder = Path(folder)
-    records = folder / "records" if (folder / "records").is_dir() else folder
-    if not (records / "preferences.parquet").is_file():
-        raise DataError(f"{folder} is no preference set: give a folder that 'prefloop prefer' or a run wrote")
-    prompts = read_records(records / "prompts.parquet", Prompt)
-    completions = read_records(records / "completions.parquet", Completion)
-    pairs = read_records(records / "preferences.parquet", Preference)
-    return {p.id: p for p in prompts}, {c.id: c for c in completions}, pairs
 
 
 @contextmanager

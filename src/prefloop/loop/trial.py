@@ -19,6 +19,7 @@ from typing import Any
 from prefloop.config.training import Tuning
 from prefloop.errors import ModelError
 from prefloop.loop.launch import Launch
+from prefloop.loop.together import end_with_starter, run_together
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,17 @@ def run_trial(
     }
     asked |= {"dtype": dtype, "device": device, "threads": threads}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable]
-        if launch is not None:
-            config = launch.write(Path(folder) / "accelerate.yaml")
-            command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-        answer = Path(folder) / "answer.json"
-        command += ["-m", __name__, json.dumps({**asked, "answer": str(answer)})]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not answer.exists():
-            last = next(
-                (line for line in reversed(done.stderr.splitlines()) if "Error" in line), f"code {done.returncode}"
-            )
+        answer, said = Path(folder) / "answer.json", Path(folder) / "said.txt"
+        words = [__name__, json.dumps({**asked, "answer": str(answer)})]
+        with said.open("w", encoding="utf-8") as speech:
+            if launch is not None:
+                code = run_together(launch.write(Path(folder) / "accelerate.yaml"), launch.each, words, speech)
+            else:
+                command = [sys.executable, "-m", *words]
+                code = subprocess.run(command, stdout=speech, stderr=speech, check=False).returncode
+        if code or not answer.exists():
+            lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
+            last = next((line for line in reversed(lines) if "Error" in line), f"code {code}")
             raise ModelError(f"the trial of {model} ended with {last.strip()[:300]}")
         return Trial(**json.loads(answer.read_text(encoding="utf-8")))
 
@@ -88,6 +89,7 @@ def main() -> None:
     from prefloop.training.loop import Engine, Job, run_steps
     from prefloop.training.trainable import trainable
 
+    end_with_starter()
     asked = json.loads(sys.argv[1])
     tuning = Tuning(**asked["tuning"])
     if asked["threads"]:

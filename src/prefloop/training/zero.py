@@ -22,12 +22,8 @@ from prefloop.errors import ConfigError, ModelError
 from prefloop.models.group import GroupLogps
 
 SWITCH, STAGE = "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_ZERO_STAGE"
-UNREAD = {
-    "ACCELERATE_DEEPSPEED_CONFIG_FILE": "a DeepSpeed file of your own",
-    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "offloading the optimizer",
-    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "offloading weights",
-}
-"""What Accelerate's settings can ask of DeepSpeed and this training does not do."""
+FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
+OFFLOADS = ("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE")
 
 BUCKET = 50_000_000
 """Gradients that travel together, as numbers; DeepSpeed's own 500 million take 2 GB."""
@@ -36,6 +32,34 @@ BUCKET = 50_000_000
 def zero_asked() -> bool:
     """Whether Accelerate was told to use DeepSpeed."""
     return os.environ.get(SWITCH, "false").lower() == "true"
+
+
+def refuse(stage: int, dtype: str) -> None:
+    """Stop where DeepSpeed is asked for what this training does otherwise, or not at all.
+
+    Raises:
+        ConfigError: says why, and what to do instead.
+    """
+    if stage not in (1, 2):
+        raise ConfigError(
+            f"stage {stage} of ZeRO is not supported: FSDP2 (--strategy fsdp2) splits weights, gradients and moments "
+            "as stage 3 does"
+        )
+    if any(os.environ.get(name, "none") != "none" for name in OFFLOADS):
+        raise ConfigError(
+            "offloading by DeepSpeed is not supported: states are saved and taken up where the weights "
+            "are. Give FSDP2 (--strategy fsdp2) more processes, or train adapters: training.method=lora or qlora"
+        )
+    if os.environ.get(FILE, "none") != "none":
+        raise ConfigError(
+            f"{FILE}: a DeepSpeed file of your own is not read, since the training section decides what it would "
+            "say; leave it out"
+        )
+    if dtype == "float16":
+        raise ConfigError(
+            "training.dtype=float16 is not supported with DeepSpeed, which would scale the loss by rules of its own: "
+            "set bfloat16, or take --strategy ddp"
+        )
 
 
 class Zero:
@@ -57,11 +81,7 @@ class Zero:
             ModelError: DeepSpeed is not installed.
         """
         stage = int(os.environ.get(STAGE, "2"))
-        found = [what for name, what in UNREAD.items() if os.environ.get(name, "none") != "none"]
-        found += ["training.dtype=float16"] if dtype == "float16" else []
-        found += [f"stage {stage} of ZeRO"] if stage not in (1, 2) else []
-        if found:
-            raise ConfigError(f"{found[0]} is not supported with DeepSpeed: choose FSDP2, or leave it out")
+        refuse(stage, dtype)
         os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
         try:
             import deepspeed
