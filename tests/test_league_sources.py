@@ -117,7 +117,7 @@ def test_a_players_log_with_games_he_missed(tmp_path: Path) -> None:
     assert asked(league, missed) == [(0, 0.0, None, "Inactive")]
     teams = "SELECT team, COUNT(*) FROM player_box_scores GROUP BY team ORDER BY team"
     assert asked(league, teams) == [("LAC", 55), ("MEM", 26)]
-    with pytest.raises(ConfigError, match="--player"):
+    with pytest.raises(DataError, match="--player"):
         list(read_player_log(short, None))
     with pytest.raises(DataError, match="its game 201904130TOR is not in the league: import the schedule"):
         merge_rows(read_player_log(PUBLISHED / "test-kawhi-playoffs-2019.csv", "Kawhi Leonard"), league)

@@ -80,12 +80,6 @@ def ask_question(question: str, run: Path | None = None, database: Path | str | 
     ]
 
 
-def league_of(run: Path | None) -> str | None:
-    """The real league that a run's questions are about, if any."""
-    named = read_manifest(run)["recipe"]["task"].get("database") if run else None
-    return str(named) if named else None
-
-
 def _own_database(recipe: Recipe) -> Path | str:
     """The first database of the run's own task, or the simulated league where that asks for no SQL."""
     databases = judge_databases(recipe) or leagues()

@@ -114,7 +114,9 @@ def opened(league: Path, must_exist: bool = False) -> Iterator[sqlite3.Connectio
                 connection.execute("PRAGMA journal_mode = MEMORY")  # a killed import leaves no journal beside the copy
                 yield connection
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{league} cannot be written: {error}") from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreError(f"disk full while writing {league}, which is as before: free some space") from error
+            raise StoreError(f"{league} cannot be written, and is as before: {error}") from error
 
 
 def _prepare(connection: sqlite3.Connection, league: Path) -> None:
@@ -135,6 +137,8 @@ def reading(league: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         DataError: it is missing, or no league: a table or a column is missing.
     """
+    if league.is_dir():
+        raise DataError(f"{league} is a folder: name the league's file in it")
     if not league.is_file():
         raise DataError(f"{league} does not exist: make it with prefloop league import")
     try:
@@ -145,6 +149,8 @@ def reading(league: Path) -> Iterator[sqlite3.Connection]:
                     raise DataError(f"{league} is no league: its table {table} has no column {min(missing)}")
             yield connection
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise  # it is where it is copied to that is full
         raise DataError(f"{league} is no league: {error}") from error
 
 
