@@ -19,7 +19,10 @@ from prefloop.store.files import atomic_path, exclusive
 from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.imports import record
+from prefloop.tasks.nba.imports.full_names import COLUMNS as SHORTENED
+from prefloop.tasks.nba.imports.full_names import complete_names
 from prefloop.tasks.nba.imports.matching import WaitingError, closed, find_row, has_rows, placed
+from prefloop.tasks.nba.imports.people import abbreviates
 from prefloop.tasks.nba.imports.rows import KEYS, Remark, Row
 from prefloop.tasks.nba.imports.synthetic_marks import drop_players
 
@@ -87,6 +90,7 @@ def merge_rows(rows: Iterable[Row | BadRow | Remark], league: Path, source: reco
         if not (found.added or found.known or found.contradictions or found.remarks):
             raise DataError(f"nothing could be imported: {_first(found)}")
         _mark(connection)
+        found.remarks += complete_names(connection, work.games)
         if source is not None and not found.waiting:
             record.remember_file(connection, source, found.row())
     return found
@@ -160,6 +164,8 @@ class _Work:
     found: Merged
     before: dict[tuple[str, str, str | None], bool] = field(default_factory=dict)
     """Whether a game, or a team in it, had rows of a table before this source."""
+    games: set[str] = field(default_factory=set)
+    """Whose players or events came in."""
     refused: set[tuple[str, str, str | None]] = field(default_factory=set)
     """What is told once: a game of which another source gave other events."""
 
@@ -195,6 +201,8 @@ def _take(work: _Work, row: Row) -> None:
             found.bad.append(BadRow(row.file, row.line, f"it is not complete ({error})"))
             return
         found.added[row.table] += 1
+        if row.table in ("player_box_scores", "game_play_by_play"):
+            work.games.add(row.values["game_id"])
 
 
 def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str, str | None]) -> None:
@@ -203,7 +211,9 @@ def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str
     if row.table == "player_box_scores" and there["did_not_play"] and known.get("did_not_play"):
         known.pop("dnp_reason", None)  # one source's "Inactive" is another's "DNP - Coach's Decision"
     empty = {name: value for name, value in known.items() if there[name] is None}
-    differing = [name for name in known if not (name in empty or name in OWN_WAYS or _same(there[name], known[name]))]
+    differing = [
+        name for name in known if not (name in empty or name in OWN_WAYS or _same(name, there[name], known[name]))
+    ]
     for name in differing:
         _contradicts(work, row, f"{name} is {known[name]!r}, and {there[name]!r} was there first", group)
     if empty and not differing:  # the halves of two accounts are no third
@@ -225,7 +235,9 @@ def _contradicts(work: _Work, row: Row, reason: str, group: tuple[str, str, str 
     work.found.contradictions.append(f"{said} ({row.table} {' '.join(map(str, row.key))})")
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(column: str, a: Any, b: Any) -> bool:
+    if column in SHORTENED and isinstance(a, str) and a != b:
+        return abbreviates(str(b), a)
     if isinstance(a, float) or isinstance(b, float):
         try:
             return abs(float(a) - float(b)) <= TOLERANCE
