@@ -48,7 +48,10 @@ def read_schedule(path: Path, encoding: str | None = None) -> Iterator[Row | Bad
         except AllStarError as error:
             left[str(error)] += 1
             return
-        more = {"attendance": whole(row, "attendance", empty=True) or None, "location": row.get("venue_full_name")}
+        more = {
+            "attendance": whole(row, "attendance", empty=True) or None,
+            "location": row.get("venue_full_name") or None,
+        }
         yield Row("games", {**values, **more}, path.name, line, named(row))
 
     yield from rows_from(table_of(path, SCHEDULE, encoding), path.name, rows)

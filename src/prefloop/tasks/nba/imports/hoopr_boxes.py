@@ -96,7 +96,7 @@ def _both_sides(file: str, name: str, found: list[tuple[int, dict[str, str]]]) -
 
 
 def read_player_boxes(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow | Remark]:
-    """Rows of ``player_box_scores``, and of ``games`` where the table says both scores.
+    """Rows of ``player_box_scores``, and of ``games`` where a row says the other side's score.
 
     Raises:
         DataError: the file is missing, no such table, or labels its seasons in several ways.
@@ -110,7 +110,7 @@ def read_player_boxes(path: Path, encoding: str | None = None) -> Iterator[Row |
         try:
             season = day_season_phase(row)[1]
             team = team_code(row["team_abbreviation"], row.get("team_name") or row.get("team_display_name"), season)
-            brings = game not in seen and "opponent_team_score" in row
+            brings = game not in seen and bool(row.get("opponent_team_score") or row.get("home_away"))
             values = _game_of_player(row) if brings else {}
         except AllStarError as error:
             left[str(error)] += 1

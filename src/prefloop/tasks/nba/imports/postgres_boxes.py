@@ -90,6 +90,8 @@ def _game(row: Mapping[str, str]) -> dict[str, Any]:
         "location": row.get("venue") or None,
         "city": row.get("venue_city") or None,
         "attendance": whole(row, "attendance", empty=True) or None,
+        "officials": ", ".join(name for i in (1, 2, 3) if (name := (row.get(f"referee{i}_name") or "").strip()))
+        or None,
         "num_overtime_periods": periods - REGULATION if periods >= REGULATION else None,
     }
 
@@ -106,8 +108,7 @@ def _code(row: Mapping[str, str], side: str, season: int) -> str:
 
 def _counts(row: Mapping[str, str], side: str, score: int) -> dict[str, int | None]:
     """A team's counts; empty where there is no box score: no team tries no shot and takes no rebound."""
-    told = row.get(f"{side}_team_score")
-    if told and int(told) != score:
+    if (told := whole(row, f"{side}_team_score", empty=True) or score) != score:
         raise BadRowError(f"the {side} team's score is {score}, and {told} in its box score")
     made, tried = _pair(row, f"{side}_team_field_goals")
     if not tried:
