@@ -21,7 +21,7 @@ from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.imports import record
 from prefloop.tasks.nba.imports.full_names import COLUMNS as SHORTENED
 from prefloop.tasks.nba.imports.full_names import complete_names
-from prefloop.tasks.nba.imports.matching import WaitingError, closed, find_row, has_rows, placed
+from prefloop.tasks.nba.imports.matching import Known, WaitingError, closed, has_rows
 from prefloop.tasks.nba.imports.people import abbreviates
 from prefloop.tasks.nba.imports.rows import KEYS, Remark, Row
 from prefloop.tasks.nba.imports.synthetic_marks import drop_players
@@ -78,7 +78,7 @@ def merge_rows(rows: Iterable[Row | BadRow | Remark], league: Path, source: reco
     """
     found = Merged()
     with opened(league) as connection:
-        work = _Work(connection, found)
+        work = _Work(connection, Known(connection), found)
         for row in rows:
             match row:
                 case BadRow():
@@ -161,6 +161,7 @@ def reading(league: Path) -> Iterator[sqlite3.Connection]:
 @dataclass
 class _Work:
     connection: sqlite3.Connection
+    league: Known
     found: Merged
     before: dict[tuple[str, str, str | None], bool] = field(default_factory=dict)
     """Whether a game, or a team in it, had rows of a table before this source."""
@@ -174,7 +175,7 @@ def _take(work: _Work, row: Row) -> None:
     """Insert a row, or compare it with the one that is there."""
     found = work.found
     try:
-        row = placed(work.connection, row)
+        row = work.league.placed(row)
     except WaitingError as error:
         if row.table != "games":  # what a row says of its game waits with the row itself
             found.waiting.append(BadRow(row.file, row.line, str(error)))
@@ -182,12 +183,12 @@ def _take(work: _Work, row: Row) -> None:
     except BadRowError as error:
         found.bad.append(BadRow(row.file, row.line, str(error)))
         return
-    if row.table == "player_box_scores" and drop_players(work.connection, row.values["game_id"]):
-        found.replaced.append(row.values["game_id"])
-    there = find_row(work.connection, row)
     group = row.table, str(row.values["game_id"]), row.values.get("team")
     if group not in work.before:
+        if row.table == "player_box_scores" and drop_players(work.connection, group[1]):
+            found.replaced.append(group[1])
         work.before[group] = has_rows(work.connection, *group)
+    there = work.league.find(row)
     if there is not None:
         _compare(work, row, there, group)
     elif work.before[group] and (reason := closed(work.connection, row)):
@@ -196,7 +197,8 @@ def _take(work: _Work, row: Row) -> None:
         values = {**UNSAID.get(row.table, {}), **row.values}
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         try:
-            work.connection.execute(f"INSERT INTO {row.table} ({names}) VALUES ({marks})", list(values.values()))
+            query = f"INSERT INTO {row.table} ({names}) VALUES ({marks})"
+            work.league.add(row, work.connection.execute(query, list(values.values())).lastrowid or 0)
         except sqlite3.IntegrityError as error:
             found.bad.append(BadRow(row.file, row.line, f"it is not complete ({error})"))
             return
@@ -220,6 +222,7 @@ def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str
         sets = ", ".join(f"{name} = ?" for name in empty)
         work.connection.execute(f"UPDATE {row.table} SET {sets} WHERE rowid = ?", [*empty.values(), there["rowid"]])
         work.found.filled[row.table] += 1
+        work.league.changed(row)
     if row.table != "games" or "game_date" in row.values:  # what a box score says of its game is no row of its own
         work.found.known[row.table] += 1
 
