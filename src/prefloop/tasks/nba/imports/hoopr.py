@@ -108,12 +108,12 @@ def check_seasons(path: Path, needed: tuple[str, ...], encoding: str | None) -> 
         DataError: they are.
     """
 
-    def labels() -> Iterator[tuple[int, str, str]]:
+    def labels() -> Iterator[tuple[int, str | None, str]]:
         for read in table_of(path, needed, encoding):
             if isinstance(read, BadRow):
                 continue
             try:
-                yield read[0], read[1]["season"], day_in(read[1]["game_date"], "game_date")
+                yield read[0], read[1].get("season"), day_in(read[1]["game_date"], "game_date")
             except BadRowError:  # told when the row is read
                 continue
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from prefloop.tasks.nba.imports.hoopr import (
     table_of,
     team_code,
 )
-from prefloop.tasks.nba.imports.lines import played, sat_out, seconds_of, signed, with_totals
+from prefloop.tasks.nba.imports.lines import made_attempted, played, sat_out, seconds_of, signed, with_totals
 from prefloop.tasks.nba.imports.rows import Named, Remark, Row, shooting, truth, whole
 from prefloop.tasks.nba.imports.tables import rows_from
 
@@ -165,17 +164,6 @@ def _counts(row: Mapping[str, str]) -> dict[str, int | None]:
         if pair is not None:
             made, tried = (whole(row, name, empty=True) for name in pair)
         else:
-            made, tried = _made_attempted(row, next((name for name in together if name in row), together[0]))
+            made, tried = made_attempted(row, next((name for name in together if name in row), together[0]))
         found |= {f"{shot}_made": made, f"{shot}_attempted": tried}
     return found
-
-
-def _made_attempted(row: Mapping[str, str], name: str) -> tuple[int | None, int | None]:
-    """``8-18``; None twice where nothing is written."""
-    text = (row.get(name) or "").strip()
-    if not text:
-        return None, None
-    parts = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text)
-    if parts is None:
-        raise BadRowError(f"{name} is not made-attempted like 8-18 ({text!r})")
-    return int(parts[1]), int(parts[2])
