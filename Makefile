@@ -35,6 +35,7 @@ soak: $(STAMP) ## run the long variants: 100 kills, 10,000 mutated queries
 bench: $(STAMP) ## run the benchmarks; each prints a ratio measured in one run
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/judging.py
+	$(BIN)/python benchmarks/importing.py
 
 bench-scale: $(STAMP) ## every stage over 10^4 to 10^6 completions: time, memory, and the curve
 	$(BIN)/python benchmarks/scale.py --figure docs/figures/scale.svg

@@ -14,6 +14,7 @@ from command_line import prefloop
 from prefloop.config.recipe import load_recipe
 from prefloop.loop import ask
 from prefloop.loop.ask import ask_question
+from prefloop.progress import set_quiet
 from prefloop.records import Completion, content_id
 from prefloop.store.files import write_json
 
@@ -49,8 +50,11 @@ def fenced(sql: str) -> str:
     return f"Plan: count.\n```sql\n{sql}\n```"
 
 
-def test_the_embedded_policy_answers_about_the_simulated_league() -> None:
+def test_the_embedded_policy_answers_about_the_simulated_league(capsys: pytest.CaptureFixture[str]) -> None:
+    set_quiet(False)
     (reply,) = ask_question("most points per game last season")
+    set_quiet(True)
+    assert "Asked of the simulated league, whose players and results are invented" in capsys.readouterr().err
     assert reply.policy == "before"
     assert reply.plan
     assert reply.result is not None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ from test_league_merge import GAME, box, line
 from test_league_sources import asked, league_of
 from test_league_tables import documented
 
-from prefloop.errors import ConfigError, DataError
+from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.tasks.nba.imports import files
 from prefloop.tasks.nba.imports.files import import_files
 from prefloop.tasks.nba.imports.sources import Options
 
@@ -96,6 +100,98 @@ def test_a_file_of_nothing_is_reported_and_the_others_go_on(tmp_path: Path) -> N
     assert "1 of 2 files could not be imported" in done.stderr
     assert "AST is no whole number" in done.stderr
     assert asked(tmp_path / "l.sqlite", "SELECT COUNT(*) FROM games") == [(1,)]
+
+
+def test_a_folder_gives_what_it_has_and_names_the_rest(tmp_path: Path) -> None:
+    """The league itself may lie in it, and no name is that of all players' logs."""
+    folder = tmp_path / "season"
+    (folder / "boxes").mkdir(parents=True)
+    log(folder / "z.json", *GAME_ROWS)
+    box(folder / "boxes" / "2019_03_01.csv", line("C D"))
+    (folder / "totals.csv").write_text("slug,games_played\na,1\n")
+    (folder / "log.csv").write_text("active,seconds_played,points_scored\nTrue,1,1\n")
+    (folder / "notes.txt").write_text("mine")
+    for before in (False, True):
+        done = prefloop("league", "import", "season", "--into", "season/l.sqlite", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "left out: season/totals.csv holds sums of whole seasons" in done.stderr
+        assert "left out: season/log.csv is a player's log: import it alone, with --player" in done.stderr
+        assert done.stdout.count("imported before") == 2 * before
+    assert asked(folder / "l.sqlite", "SELECT COUNT(*) FROM player_box_scores") == [(1,)]
+    (folder / "boxes" / "none").mkdir()
+    with pytest.raises(DataError, match="boxes/none is a folder without a file that can be read: give game logs"):
+        import_files([folder / "boxes" / "none"], tmp_path / "l.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", "", "holds no row below a line of column names"),
+        ("a.csv", "start_time,away_team\n", "holds no row below a line of column names"),
+        ("a.csv", "start_time;away_team\nx;y\n", "parts its cells by ';': save it as CSV with commas"),
+        ("a.csv", "start_time\taway_team\nx\ty\n", r"parts its cells by '\\t'"),
+        ("a.csv.gz", "", "is compressed: unpack it first"),
+        ("a.xlsx", "", "is a spreadsheet: save its table as CSV"),
+        ("a.json", '{"resultSets": [', r"is no JSON, or cut off \(.*\): fetch it again"),
+    ],
+)
+def test_a_file_that_people_have_in_place_of_the_right_one(
+    tmp_path: Path, name: str, content: str, reason: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name} {reason}|{name} is no file of the NBA's statistics: it {reason}"):
+        import_files([tmp_path / name], tmp_path / "l.sqlite")
+
+
+def test_a_line_of_names_in_the_middle_and_a_cut_end_are_named(tmp_path: Path) -> None:
+    league_of(tmp_path, GAME)
+    path = box(tmp_path / "2019_03_01.csv", line("C D"))
+    text = path.read_text()
+    path.write_text(text + text.partition("\n")[0] + "\nA B,x\n")
+    (found,) = import_files([path], tmp_path / "l.sqlite")
+    assert found.report["added"] == {"player_box_scores": 1}
+    assert found.report["bad"] == [
+        "2019_03_01.csv, row 3: it is the line of column names once more",
+        "2019_03_01.csv, row 4: the row has fewer cells than there are columns: is the file cut off?",
+    ]
+
+
+def test_a_full_disk_leaves_the_league_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    league = league_of(tmp_path, GAME)
+    before = league.read_bytes()
+    connect = sqlite3.connect
+
+    def small(*arguments: Any, **more: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **more)
+        if ".partial" in str(arguments[0]):
+            connection.execute("PRAGMA max_page_count = 40")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    many = [line(f"Player {i}", slug=f"p{i}") for i in range(2_000)]
+    with pytest.raises(StoreError, match=r"disk full while writing .*l\.sqlite, which is as before: free some space"):
+        import_files([box(tmp_path / "2019_03_01.csv", *many)], league)
+    monkeypatch.undo()
+    assert league.read_bytes() == before
+
+
+def test_progress_counts_rows_of_all_files_and_not_those_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[Any, ...]] = []
+
+    @contextmanager
+    def recorded(*work: Any) -> Iterator[Any]:
+        counts: list[int] = []
+        yield counts.append
+        shown.append((*work, sum(counts)))
+
+    monkeypatch.setattr(files, "progress", recorded)
+    games = log(tmp_path / "b.json", *GAME_ROWS)
+    boxes = box(tmp_path / "2019_03_01.csv", line("C D"), line("E F"), line("G H", made_field_goals="x"))
+    import_files([games], tmp_path / "l.sqlite")
+    import_files([games, boxes], tmp_path / "l.sqlite")
+    assert shown == [("import", 2, "rows", 0, 2), ("import", 5, "rows", 2, 3)]
 
 
 def contents(league: Path) -> dict[str, list[Any]]:

@@ -117,7 +117,7 @@ def test_a_players_log_with_games_he_missed(tmp_path: Path) -> None:
     assert asked(league, missed) == [(0, 0.0, None, "Inactive")]
     teams = "SELECT team, COUNT(*) FROM player_box_scores GROUP BY team ORDER BY team"
     assert asked(league, teams) == [("LAC", 55), ("MEM", 26)]
-    with pytest.raises(ConfigError, match="--player"):
+    with pytest.raises(DataError, match="--player"):
         list(read_player_log(short, None))
     with pytest.raises(DataError, match="its game 201904130TOR is not in the league: import the schedule"):
         merge_rows(read_player_log(PUBLISHED / "test-kawhi-playoffs-2019.csv", "Kawhi Leonard"), league)
@@ -242,6 +242,93 @@ def test_box_scores_of_a_day_that_is_given(tmp_path: Path) -> None:
     events = STATISTICS / "pbp_stats_0021900001.json"
     assert clean(merge_rows(read_events(events, date="2019-10-22"), opening)).added == {"game_play_by_play": 573}
     assert asked(league, MADE_SUM.format("201910220TOR")) == [(122,), (130,)]
+
+
+def player(name: str, team: str, points: int, slug: str | None = None) -> Row:
+    line = played({"points": points}, 600, None, None)
+    return Row("player_box_scores", {"game_id": "201810160BOS", "team": team, "player_name": name,
+                                     "player_slug": slug, **line}, "box", 1)  # fmt: skip
+
+
+def events(*named: tuple[str, str | None]) -> list[Row]:
+    """Of a game by hand: who did it, and who took part."""
+    when = clock(1, 600)
+    return [
+        Row("game_play_by_play", {"game_id": "201810160BOS", "event_number": i, **when, "description": f"by {who}",
+                                  "primary_player": who, "secondary_player": other}, "pbp", i)
+        for i, (who, other) in enumerate(named, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["box scores", "events"])
+def test_short_names_are_those_of_the_games_own_box_scores(tmp_path: Path, first: str) -> None:
+    """Whichever comes first. Two players J. Green were there, nobody A. Nobody; the text stays as it was."""
+    league = league_of(tmp_path, game("2018-10-16", "BOS", "PHI", (50, 40), 2019, 0))
+    boxes = [
+        player("Jayson Tatum", "BOS", 30), player("Otto Porter Jr.", "BOS", 12), player("JaMychal Green", "BOS", 8),
+        player("Luka Dončić", "PHI", 25), player("Jeff Green", "PHI", 15),
+    ]  # fmt: skip
+    plays = events(("J. Tatum", "O. Porter"), ("J. Green", "J. Tatum"), ("L. Doncic", None), ("A. Nobody", "Team"))
+    sources = [boxes, plays] if first == "box scores" else [plays, boxes]
+    one = clean(merge_rows(sources[0], league))
+    assert one.remarks == (
+        []
+        if first == "box scores"
+        else ["events of 1 games have players' initials: import both teams' box scores for full names"]
+    )
+    two = clean(merge_rows(sources[1], league))
+    assert two.remarks == [
+        "3 players' short names in events are full now, by their games' box scores",
+        "2 stay short: none or several of the game's players have them",
+    ]
+    found = "SELECT primary_player, secondary_player, description FROM game_play_by_play ORDER BY event_number"
+    named = [
+        ("Jayson Tatum", "Otto Porter Jr.", "by J. Tatum"), ("J. Green", "Jayson Tatum", "by J. Green"),
+        ("Luka Dončić", None, "by L. Doncic"), ("A. Nobody", "Team", "by A. Nobody"),
+    ]  # fmt: skip
+    assert asked(league, found) == named
+    again = clean(merge_rows(plays, league))  # nothing contradicts, nothing changes
+    assert (again.known, again.added, again.remarks) == ({"game_play_by_play": 4}, {}, [])
+    assert asked(league, found) == named
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [player("Jayson Tatum", "BOS", 50)],
+        [player("Jayson Tatum", "BOS", 49), player("Jeff Green", "PHI", 40)],
+        [player("Jayson Tatum", "BOS", 50, "synthetic-bos-1"), player("Jeff Green", "PHI", 40, "synthetic-phi-1")],
+    ],
+    ids=["one team", "not all points", "invented"],
+)
+def test_names_stay_short_where_not_all_players_are_known(tmp_path: Path, boxes: list[Row]) -> None:
+    league = league_of(tmp_path, game("2018-10-16", "BOS", "PHI", (50, 40), 2019, 0))
+    with closing(sqlite3.connect(league)) as connection, connection:  # a real row would drive invented ones out
+        for row in boxes:
+            names = ", ".join(row.values)
+            marks = ", ".join("?" * len(row.values))
+            connection.execute(f"INSERT INTO player_box_scores ({names}) VALUES ({marks})", list(row.values.values()))
+    merge_rows(events(("J. Tatum", None)), league)
+    assert asked(league, "SELECT primary_player FROM game_play_by_play") == [("J. Tatum",)]
+
+
+@real
+def test_every_player_of_a_published_play_by_play_gets_the_name_of_a_box_score_that_adds_up(tmp_path: Path) -> None:
+    """The box score is made of the play-by-play itself: points by initial and surname, given names put in front."""
+    league = league_of(tmp_path, game("2018-10-16", "BOS", "PHI", (105, 87), 2019, 0))
+    clean(merge_rows(read_lines(PUBLISHED / "2018_10_16_BOS_pbp.csv"), league))
+    worth = "CASE shot_type WHEN '3PT' THEN 3 WHEN '2PT' THEN 2 ELSE 1 END * COALESCE(shot_made, 0)"
+    points = asked(
+        league,
+        f"SELECT primary_player, MAX(offensive_team), SUM({worth}) FROM game_play_by_play "
+        "WHERE event_type IN ('shot', 'free throw') GROUP BY 1",
+    )
+    assert {team: sum(n for _, of, n in points if of == team) for team in ("BOS", "PHI")} == {"BOS": 105, "PHI": 87}
+    full = {name: f"{name[0]}given{name[2:]}" for name, _, _ in points}
+    boxes = [player(full[name], team, n) for name, team, n in points]
+    clean(merge_rows(boxes, league))
+    by_name = "SELECT primary_player, COUNT(*) FROM game_play_by_play WHERE event_type = 'shot' GROUP BY 1"
+    assert {name for name, _ in asked(league, by_name)} <= set(full.values())
 
 
 def test_season_totals_and_unknown_tables_are_named(tmp_path: Path) -> None:

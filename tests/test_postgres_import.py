@@ -21,15 +21,23 @@ from prefloop.tasks.nba.imports.sources import Options
 ESPN = """
 CREATE TABLE games (game_id varchar, game_date date, season varchar, home_team_abbrev varchar, home_team_name varchar,
   home_score int, away_team_abbrev varchar, away_team_name varchar, away_score int, venue varchar, venue_city varchar,
-  periods int, completed boolean);
+  periods int, completed boolean, game_time text, home_team_id varchar, home_team_is_winner boolean,
+  away_team_id varchar, away_team_is_winner boolean, venue_state varchar, game_status varchar, broadcast_name varchar);
 CREATE TABLE box_score_teams (game_id varchar, game_date date, attendance int,
-  {sides});
+  {sides}, {shares}, game_state text,
+  referee1_name text, referee1_position text, referee2_name text, referee2_position text, referee3_name text,
+  referee3_position text);
 CREATE TABLE box_score_players (game_id varchar, player_id varchar, team_id varchar, team_abbrev varchar,
   is_starter boolean, minutes text, field_goals text, three_pointers text, free_throws text, offensive_rebounds int,
   defensive_rebounds int, total_rebounds int, assists int, steals int, blocks int, turnovers int, fouls int,
   plus_minus int, points int);
-CREATE TABLE players (player_id varchar, player_name varchar);
+CREATE TABLE players (player_id varchar, player_name varchar, position varchar, jersey_number varchar, team_id varchar);
 """.format(
+    shares=", ".join(
+        f"{side}_team_{shot}_pct numeric"
+        for side in ("home", "away")
+        for shot in ("field_goals", "three_pointers", "free_throws")
+    ),
     sides=", ".join(
         f"{side}_team_{name} {kind}"
         for side in ("home", "away")
@@ -46,16 +54,24 @@ CREATE TABLE hoopr_team_box (game_id int, season int, season_type int, game_date
   team_abbreviation text, team_home_away text, team_score int, assists int, field_goals_made int,
   field_goals_attempted int, free_throws_made int, free_throws_attempted int, three_point_field_goals_made int,
   three_point_field_goals_attempted int, offensive_rebounds int, defensive_rebounds int, total_rebounds int,
-  opponent_team_score int);
+  opponent_team_score int, team_id int, team_winner boolean, blocks int, fast_break_points text,
+  field_goal_pct numeric, fouls int, largest_lead text, points_in_paint text, steals int, turnover_points text,
+  turnovers int, opponent_team_id int);
 CREATE TABLE hoopr_player_box (game_id int, season int, season_type int, game_date date, athlete_id int,
   athlete_display_name text, team_name text, team_abbreviation text, minutes numeric, field_goals_made int,
   field_goals_attempted int, three_point_field_goals_made int, three_point_field_goals_attempted int,
   free_throws_made int, free_throws_attempted int, points int, starter boolean, did_not_play boolean, reason text,
-  plus_minus text);
+  plus_minus text, team_id int, offensive_rebounds int, defensive_rebounds int, rebounds int, assists int, steals int,
+  blocks int, turnovers int, fouls int, ejected boolean, active boolean, athlete_position_abbreviation text,
+  home_away text, team_winner boolean, team_score int, opponent_team_id int, opponent_team_abbreviation text,
+  opponent_team_score int);
 CREATE TABLE hoopr_play_by_play (id int, game_id int, season int, sequence_number int, period_number int,
   clock_display_value text, type_text text, text text, team_id int, home_score int, away_score int, scoring_play boolean,
-  score_value int, shooting_play boolean, home_team_id int, away_team_id int, coordinate_x float8, coordinate_y float8);
+  score_value int, shooting_play boolean, home_team_id int, away_team_id int, coordinate_x float8, coordinate_y float8,
+  season_type int, game_date date, game_play_number int, type_id int, athlete_id_1 int, athlete_id_2 int,
+  athlete_id_3 int);
 """
+"""The parent's columns by name and, as far as known, by type; some of its types are inferred."""
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +118,8 @@ def game(
         threes = f"{max(score - 90, 0)}-30"
         wide += ["1", code, score, field_goals, threes, "10-12", 10, 30, 40, 20, 0, 5, 12, 19]
     connection.execute(f"INSERT INTO box_score_teams VALUES ({', '.join(['%s'] * len(wide))})", wide)
+    referees = "UPDATE box_score_teams SET referee1_name = 'Ida Iver', referee2_name = 'Ole Orr' WHERE game_id = %s"
+    connection.execute(referees, [name])
 
 
 def hoopr(connection: psycopg.Connection[Any], name: int, day: str, season: int, home: str, away: str) -> None:
@@ -161,6 +179,7 @@ def test_espns_tables_fill_a_league(parent: str, tmp_path: Path) -> None:
         ("200101050NYK", 2001, "NYK", "UTA", 90, 0, 18000, None),
         ("201903010GSW", 2019, "GSW", "CHI", 100, 1, 18000, None),
     ]
+    assert asked(league, "SELECT DISTINCT officials FROM games") == [("Ida Iver, Ole Orr",)]
     teams = "SELECT team, points, field_goals_made, three_pointers_made, free_throws_attempted, assists, steals FROM team_box_scores"
     assert asked(league, f"{teams} ORDER BY is_home") == [
         ("CHI", 96, 40, 6, 12, 20, None),  # 0 steals are none that are known
@@ -172,6 +191,15 @@ def test_espns_tables_fill_a_league(parent: str, tmp_path: Path) -> None:
         ("Bo Berg", 2, 3, 12.5, 0, 0),
         ("Cy Coe", 0, None, 0.0, 1, 0),
     ]
+
+
+def test_a_score_of_nothing_in_the_wide_row_is_none(parent: str, tmp_path: Path) -> None:
+    """The parent's loader writes 0 for what it does not know; another number contradicts the game's."""
+    for told, bad in ((0, 0), (99, 1)):
+        with psycopg.connect(parent) as connection:
+            connection.execute("UPDATE box_score_teams SET home_team_score = %s WHERE game_id = '401'", [told])
+        (found,) = import_files([make_reader(parent)], tmp_path / f"{told}.sqlite")
+        assert (found.report["added"]["games"], len(found.report["bad"])) == (2 - bad, bad)
 
 
 def test_the_same_import_again_adds_nothing(parent: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from command_line import prefloop
 from prefloop.annotation import open as annotation_open
 from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
+from prefloop.progress import set_quiet
 from prefloop.store.files import read_json
 from prefloop.tasks.nba import task
 from prefloop.tasks.nba.league import LeagueConfig, build_league
@@ -213,16 +214,56 @@ def test_its_origin_is_said(league: Path) -> None:
     (games,) = rows(league, "SELECT COUNT(*) FROM games")[0]
     assert (
         origin(league)
-        == f"Questions about {games} games of `own.sqlite` (seasons 2018, 2019, end years); its own terms hold."
+        == f"Questions about {games} games of own.sqlite (seasons 2018, 2019, end years); its own terms hold."
     )
     change(league, "UPDATE games SET notes = 'synthetic' WHERE rowid <= 7")
-    assert "Of 7 games rows are synthetic" in origin(league)
+    assert origin(league).endswith(" its own terms hold. 7 of the games are simulated.")
+
+
+def test_invented_players_are_said_wherever_they_are_asked_about(
+    league: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the team's questions say so; a league is opened, and said, once in a process."""
+    change(
+        league,
+        "UPDATE games SET notes = 'synthetic player rows'",
+        "UPDATE player_box_scores SET player_slug = 'synthetic-' || player_slug",
+    )
+    said = f"In {rows(league, 'SELECT COUNT(*) FROM games')[0][0]:,} games"
+    set_quiet(False)
+    databases = task.judge_databases(str(league))
+    assert f"{said} of {league} the players and their figures are synthetic." in capsys.readouterr().err
+    set_quiet(True)
+    assert f"{said} the players and their figures are synthetic; scores and teams' figures are not." in origin(league)
+    asked = task.train_prompts(NbaTaskConfig(database=str(league), train_questions=60), databases, 2, 1, ()).prompts
+    marked = {"synthetic" in prompt.meta: prompt for prompt in asked}
+    assert set(marked) == {True, False}
+    for prompt in asked:
+        about_players = "player_box_scores" in (prompt.meta["gold_sql"] or "")
+        assert (prompt.meta.get("synthetic") == "players") is about_players
+
+
+def test_a_season_of_which_little_is_known_is_no_season(league: Path) -> None:
+    """One game in nine without players' rows is one in nine too many; one in eleven is not."""
+    seasons = [year for (year,) in rows(league, "SELECT DISTINCT season FROM games ORDER BY 1")]
+    for share, known in ((11, tuple(seasons)), (9, (2019,))):
+        change(
+            league,
+            "DELETE FROM player_box_scores WHERE game_id IN (SELECT game_id FROM (SELECT game_id, "
+            "ROW_NUMBER() OVER (ORDER BY game_id) AS n FROM games WHERE season = 2018 AND game_type = 'Regular Season') "
+            f"WHERE n % {share} = 0)",
+        )
+        assert LeagueWorld(league, measured=True).calendar("players").years == known
 
 
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("DELETE FROM team_box_scores WHERE game_id IN (SELECT game_id FROM games WHERE season = 2019)", "season 2019"),
+        (
+            "DELETE FROM team_box_scores WHERE game_id IN "
+            "(SELECT game_id FROM games WHERE season = 2019 ORDER BY game_id LIMIT 40)",
+            "season 2019, its latest, and team box scores of less than 90%",
+        ),
         ("UPDATE games SET game_type = 'Playoffs'", "no regular-season game"),
     ],
 )
@@ -249,7 +290,9 @@ def test_a_whole_run_on_it_and_its_database_may_not_change(league: Path, tmp_pat
     done = prefloop("run", "nba-sql", "--database", league, "--out", run, "--json", *SMALL)
     assert done.returncode == 0, done.stderr
     assert read_json(run / "recipe.json")["recipe"]["task"]["database"] == str(league)
-    assert "own.sqlite" in read_json(run / "stages" / "origin.json")
+    origin_said = read_json(run / "stages" / "origin.json")
+    assert "own.sqlite" in origin_said
+    assert origin_said in (run / "report.html").read_text()
     assert annotation_open._asked(str(run)) == {"sql": str(league)}
     asked = prefloop("ask", "lakers record in 2018", "--run", run, "--json")  # of the run's own league
     assert asked.returncode == 0, asked.stderr

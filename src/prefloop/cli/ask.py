@@ -44,10 +44,10 @@ def ask(
         from prefloop.progress import set_quiet
 
         set_quiet(True)
-    from prefloop.loop.ask import ask_question, league_of
+    from prefloop.loop.ask import ask_question
     from prefloop.tasks.nba.imports.synthetic_marks import tell_synthetic
 
-    tell_synthetic(database or league_of(run))
+    tell_synthetic(database)  # a run's own league says so itself
     replies = ask_question(question, run, database)
     print_json([reply.row() for reply in replies]) if json_ else _show(replies)
 

@@ -45,7 +45,7 @@ def build(
 
 @app.command(name="import")
 def import_(
-    sources: Annotated[list[str], typer.Argument(help="Files of real games, or postgresql://…")],
+    sources: Annotated[list[str], typer.Argument(help="Files of real games, folders of them, or postgresql://…")],
     into: Annotated[Path, typer.Option(help="SQLite file to make or to add to.")] = Path("league.sqlite"),
     season: Annotated[
         int | None, typer.Option(help="End year, where a schedule's name does not say it; of a server, the only one.")
@@ -59,7 +59,8 @@ def import_(
     """Put real games into a league: files of pbpstats, nba_api, Basketball-Reference or hoopR, any CSV, a database.
 
     Rows that are there already are not doubled, values that contradict them are told and left out, and rows that cannot
-    be read, or whose game is not in the league, are named. A file is imported whole or not at all; the same command
+    be read, or whose game is not in the league, are named. Of a folder all files that hold games are taken, and the
+    others named. A file is imported whole or not at all; the same command
     again goes on where an earlier one was stopped, and changes nothing once all files are in.
 
     Examples:
@@ -79,17 +80,19 @@ def import_(
     from prefloop.tasks.nba.imports.sources import Options
 
     found = import_files(sources, into, Options(season, date, player, encoding, mapping))
-    failed = [f"{one.path}: {one.failed}" for one in found if one.failed]
+    failed = [one.failed for one in found if one.failed]
     if json_:
         print_json({str(one.path): {**one.report, "imported_before": one.before} for one in found})
     else:
         for one in found:
-            if not one.failed:
+            if not one.failed and not one.left_out:
                 _told(one.path, one.report, one.before)
+        _list("left out", [one.left_out for one in found if one.left_out])
         if into.exists():
             typer.echo(f"{into} ({into.stat().st_size / 1e6:.1f} MB)")
     if failed:
-        raise DataError("\n".join([f"{len(failed)} of {len(found)} files could not be imported:", *failed]))
+        tried = sum(not one.left_out for one in found)
+        raise DataError("\n".join([f"{len(failed)} of {tried} files could not be imported:", *failed]))
 
 
 def _told(path: object, report: dict[str, Any], before: bool) -> None:

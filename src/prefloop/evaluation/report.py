@@ -92,6 +92,8 @@ class ReportContext:
     """How many were ``fixed`` and ``broken`` in all; default as many as are listed."""
     traps: Mapping[str, str] = field(default_factory=dict)
     """Name of each mistake that questions invite."""
+    origin: str = ""
+    """What the questions are about, and how much of it is real."""
 
 
 def write_report(evaluation: Mapping[str, Any], context: ReportContext, path: Path) -> Path:

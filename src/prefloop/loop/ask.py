@@ -15,6 +15,7 @@ from prefloop.generation.generate import generate_completions
 from prefloop.loop.policies import Policies, initial_policy, load_checkpoint
 from prefloop.loop.tasks import judge_databases
 from prefloop.models.load import load_policy, merged
+from prefloop.progress import note
 from prefloop.records import Message, Prompt
 from prefloop.sql.databases import frozen
 from prefloop.sql.extract import extract_sql
@@ -80,14 +81,10 @@ def ask_question(question: str, run: Path | None = None, database: Path | str | 
     ]
 
 
-def league_of(run: Path | None) -> str | None:
-    """The real league that a run's questions are about, if any."""
-    named = read_manifest(run)["recipe"]["task"].get("database") if run else None
-    return str(named) if named else None
-
-
 def _own_database(recipe: Recipe) -> Path | str:
-    """The first database of the run's own task, or the simulated league where that asks for no SQL."""
+    """The first database of the run's own task, or the simulated league, which is said, where it has none."""
+    if not isinstance(recipe.task, DatabaseTaskConfig) and not getattr(recipe.task, "database", None):
+        note("Asked of the simulated league, whose players and results are invented; --database FILE asks your own.")
     databases = judge_databases(recipe) or leagues()
     return (next(iter(databases.values())) if isinstance(databases, dict) else databases)[0]
 

@@ -88,6 +88,7 @@ def report_run(root: Path, out: Path) -> Path:
         lineage=read_json(root / "stages" / "lineage.json"),
         hashes={name: file_hash(root / name) for name in HASHED},
         audit=read_json(root / "stages" / "prompts.json"),
+        origin=read_json(root / "stages" / "origin.json"),
     )
     return write_report(evaluation, context, out)
 

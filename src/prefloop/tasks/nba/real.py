@@ -19,6 +19,7 @@ from prefloop.errors import DataError
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import atomic_path, cache_folder, exclusive
 from prefloop.tasks.nba import schema
+from prefloop.tasks.nba.imports.synthetic_marks import SIMULATED, synthetic_games, tell_synthetic
 
 VARIANT = 1
 """Raise it when the same league gives another variant."""
@@ -57,6 +58,7 @@ def real_databases(path: Path) -> list[Path]:
 def _frozen(path: Path, folder: Path, size: int, changed: int) -> tuple[Path, Path]:
     """The same file is copied once in a process; `size` and `changed` are part of what it is."""
     copy = snapshot(path, folder)
+    tell_synthetic(path)
     with closing(sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True)) as connection:
         require_league(connection, path)
     return copy, variant_of(copy)
@@ -138,11 +140,15 @@ def _exchange(
 
 
 def origin(path: Path) -> str:
-    """What a card says of questions on a league of one's own: that it is real, and how much of it is synthetic."""
+    """What cards and reports say of questions on a league of one's own: that it is real, and what of it is invented."""
     with closing(sqlite3.connect(f"file:{real_databases(path)[0]}?mode=ro&immutable=1", uri=True)) as connection:
-        (games, made), (seasons,) = (
-            connection.execute("SELECT COUNT(*), SUM(COALESCE(notes, '') LIKE '%synthetic%') FROM games").fetchone(),
-            connection.execute("SELECT GROUP_CONCAT(season, ', ') FROM (SELECT DISTINCT season FROM games)").fetchone(),
+        ((games, simulated),) = connection.execute("SELECT COUNT(*), SUM(notes IS ?) FROM games", [SIMULATED])
+        ((seasons,),) = connection.execute("SELECT GROUP_CONCAT(season, ', ') FROM (SELECT DISTINCT season FROM games)")
+    said = f"Questions about {games:,} games of {path.name} (seasons {seasons}, end years); its own terms hold."
+    if simulated:
+        said += f" {simulated:,} of the games are simulated."
+    if invented := synthetic_games(path):
+        said += (
+            f" In {invented:,} games the players and their figures are synthetic; scores and teams' figures are not."
         )
-    said = f"Questions about {games:,} games of `{path.name}` (seasons {seasons}, end years); its own terms hold."
-    return f"{said} Of {made:,} games rows are synthetic: any likeness to what happened is chance." if made else said
+    return said

@@ -21,6 +21,7 @@ from prefloop.records import Message, Prompt
 from prefloop.sql.compare import ComparisonSpec, compare
 from prefloop.sql.pool import Limits, QueryResult, SandboxPool
 from prefloop.tasks.nba.answers import render_answer
+from prefloop.tasks.nba.imports.synthetic_marks import synthetic_games
 from prefloop.tasks.nba.league import JUDGE_LEAGUES, cached_league
 from prefloop.tasks.nba.prompting import system_message
 from prefloop.tasks.nba.questions.grammar import Question, TeamWords, askable, draw_family, draw_question
@@ -176,7 +177,8 @@ def _collect(
             _release_stalled(left, before, stalled, largest, audit)
             if not any(left.values()):
                 audit.accepted = len(taken)
-                return QuestionSet(tuple(_prompt(q, config, split) for q in taken), audit.summary())
+                invented = config.database is not None and synthetic_games(databases[0]) > 0
+                return QuestionSet(tuple(_prompt(q, config, split, invented) for q in taken), audit.summary())
     raise DataError(
         f"only {len(taken)} of {total} {split} questions could be drawn: ask for fewer (task.{split}_questions)"
     )
@@ -271,7 +273,8 @@ def _mistaken(
     return {i for i, _ in left}
 
 
-def _prompt(question: Question, config: NbaTaskConfig, split: str) -> Prompt:
+def _prompt(question: Question, config: NbaTaskConfig, split: str, invented: bool) -> Prompt:
+    """A question as a prompt; one about players says so where the league's players are invented."""
     query = question.query
     gold = query.sql() if query else None
     system = system_message(config.schema_in_prompt)
@@ -287,6 +290,7 @@ def _prompt(question: Question, config: NbaTaskConfig, split: str) -> Prompt:
         "trap": question.primary_fault,
         "gold_sql": gold,
         **({"league": Path(config.database).name} if config.database else {}),
+        **({"synthetic": "players"} if invented and "player_box_scores" in (gold or "") else {}),
         "gold_plan": question.plan(),
         "gold_length": len(render_answer(question.plan(), gold)),
         "compare_sql": query.sql(limited=False) if query else None,

@@ -90,11 +90,10 @@ def read_player_log(path: Path, player: str | None, encoding: str | None = None)
         player: his name, which the file does not say.
 
     Raises:
-        ConfigError: there is no name.
-        DataError: the file is missing or no such table.
+        DataError: the file is missing or no such table; or there is no name.
     """
     if not (player or "").strip():
-        raise ConfigError(f'{path} does not say whose games these are: give --player "Avery Bradley"')
+        raise DataError(f'{path} does not say whose games these are: give --player "Avery Bradley"')
 
     def rows(line: int, row: Mapping[str, str]) -> Iterator[Row]:
         where = _where(row, day_of(row["date"], "date"))

@@ -48,7 +48,10 @@ def read_schedule(path: Path, encoding: str | None = None) -> Iterator[Row | Bad
         except AllStarError as error:
             left[str(error)] += 1
             return
-        more = {"attendance": whole(row, "attendance", empty=True) or None, "location": row.get("venue_full_name")}
+        more = {
+            "attendance": whole(row, "attendance", empty=True) or None,
+            "location": row.get("venue_full_name") or None,
+        }
         yield Row("games", {**values, **more}, path.name, line, named(row))
 
     yield from rows_from(table_of(path, SCHEDULE, encoding), path.name, rows)
@@ -105,12 +108,12 @@ def check_seasons(path: Path, needed: tuple[str, ...], encoding: str | None) -> 
         DataError: they are.
     """
 
-    def labels() -> Iterator[tuple[int, str, str]]:
+    def labels() -> Iterator[tuple[int, str | None, str]]:
         for read in table_of(path, needed, encoding):
             if isinstance(read, BadRow):
                 continue
             try:
-                yield read[0], read[1]["season"], day_in(read[1]["game_date"], "game_date")
+                yield read[0], read[1].get("season"), day_in(read[1]["game_date"], "game_date")
             except BadRowError:  # told when the row is read
                 continue
 

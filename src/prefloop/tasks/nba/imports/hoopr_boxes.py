@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from prefloop.tasks.nba.imports.hoopr import (
     table_of,
     team_code,
 )
-from prefloop.tasks.nba.imports.lines import played, sat_out, seconds_of, signed, with_totals
+from prefloop.tasks.nba.imports.lines import made_attempted, played, sat_out, seconds_of, signed, with_totals
 from prefloop.tasks.nba.imports.rows import Named, Remark, Row, shooting, truth, whole
 from prefloop.tasks.nba.imports.tables import rows_from
 
@@ -96,7 +95,7 @@ def _both_sides(file: str, name: str, found: list[tuple[int, dict[str, str]]]) -
 
 
 def read_player_boxes(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow | Remark]:
-    """Rows of ``player_box_scores``, and of ``games`` where the table says both scores.
+    """Rows of ``player_box_scores``, and of ``games`` where a row says the other side's score.
 
     Raises:
         DataError: the file is missing, no such table, or labels its seasons in several ways.
@@ -110,7 +109,7 @@ def read_player_boxes(path: Path, encoding: str | None = None) -> Iterator[Row |
         try:
             season = day_season_phase(row)[1]
             team = team_code(row["team_abbreviation"], row.get("team_name") or row.get("team_display_name"), season)
-            brings = game not in seen and "opponent_team_score" in row
+            brings = game not in seen and bool(row.get("opponent_team_score") or row.get("home_away"))
             values = _game_of_player(row) if brings else {}
         except AllStarError as error:
             left[str(error)] += 1
@@ -165,17 +164,6 @@ def _counts(row: Mapping[str, str]) -> dict[str, int | None]:
         if pair is not None:
             made, tried = (whole(row, name, empty=True) for name in pair)
         else:
-            made, tried = _made_attempted(row, next((name for name in together if name in row), together[0]))
+            made, tried = made_attempted(row, next((name for name in together if name in row), together[0]))
         found |= {f"{shot}_made": made, f"{shot}_attempted": tried}
     return found
-
-
-def _made_attempted(row: Mapping[str, str], name: str) -> tuple[int | None, int | None]:
-    """``8-18``; None twice where nothing is written."""
-    text = (row.get(name) or "").strip()
-    if not text:
-        return None, None
-    parts = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text)
-    if parts is None:
-        raise BadRowError(f"{name} is not made-attempted like 8-18 ({text!r})")
-    return int(parts[1]), int(parts[2])

@@ -95,6 +95,24 @@ def seconds_of(text: Any, name: str) -> int | None:
     return int(parts[1]) * 60 + int(parts[2] or 0) + round(float(parts[3] or 0) * 60)
 
 
+def made_attempted(row: Mapping[str, str], name: str) -> tuple[int | None, int | None]:
+    """Shots written as ``8-18``; None twice where nothing is written.
+
+    >>> made_attempted({"fg": "8-18"}, "fg"), made_attempted({}, "fg")
+    ((8, 18), (None, None))
+
+    Raises:
+        BadRowError: they are written otherwise.
+    """
+    text = (row.get(name) or "").strip()
+    if not text:
+        return None, None
+    parts = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text, re.ASCII)
+    if parts is None:
+        raise BadRowError(f"{name} is not made-attempted like 8-18 ({text!r})")
+    return int(parts[1]), int(parts[2])
+
+
 def signed(value: Any, name: str) -> int | None:
     """A whole number that may be negative, as text or not; None where nothing is written.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefloop.store.rows import BadRowError
@@ -16,44 +17,127 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 BRING = "import the schedule or game log that has it first"
 
 
+SIDES = ("offensive_team", "defensive_team")
+"""Columns that may say a side in place of a team."""
+KEPT = 500
+"""Games, or teams in games, that are known at a time."""
+
+
 class WaitingError(BadRowError):
     """A row's game is not in the league."""
 
 
-def placed(connection: sqlite3.Connection, row: Row) -> Row:
-    """The row with its game's id, and with codes in the place of sides.
+@dataclass
+class Known:
+    """What the league has of the games that are read, asked once a game: a file's rows stand game by game."""
 
-    Raises:
-        WaitingError: its game is not in the league.
-        BadRowError: it does not fit its game.
-    """
-    for name, value in row.values.items():
-        if isinstance(value, str) and CONTROL.search(value):
-            raise BadRowError(f"{name} holds control characters ({value!r})")
-    if row.table == "games" and "game_id" in row.values:
-        if isinstance(row.game, Named):
-            _remember(connection, row.game, row.values["game_id"])
-        return row
-    identity = row.values.get("game_id") or _game_of(connection, row.game)
-    found = connection.execute("SELECT home_team, away_team FROM games WHERE game_id = ?", (identity,)).fetchone()
-    if found is None:
-        raise WaitingError(f"its game {identity} is not in the league: {BRING}")
-    codes = {Side.HOME: found[0], Side.AWAY: found[1]}
-    values = {name: codes[value] if isinstance(value, Side) else value for name, value in row.values.items()}
-    values = {"game_id": identity, **values}
-    if "team" in values and values["team"] not in found:
-        raise BadRowError(f"{values['team']} did not play in game {identity} ({found[1]} at {found[0]})")
-    if row.table == "team_box_scores":
-        values.setdefault("is_home", int(values["team"] == found[0]))
-    return replace(row, values=values)
+    connection: sqlite3.Connection
+    _teams: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Home and away by game."""
+    _found: dict[Named | Played | None, str] = field(default_factory=dict)
+    _events: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Row of each event's number, by game."""
+    _players: dict[tuple[str, str], list[tuple[int, str, str | None]]] = field(default_factory=dict)
+    """Row, name and slug of each player, by game and team."""
+
+    def placed(self, row: Row) -> Row:
+        """The row with its game's id, and with codes in the place of sides.
+
+        Raises:
+            WaitingError: its game is not in the league.
+            BadRowError: it does not fit its game.
+        """
+        for name, value in row.values.items():
+            if type(value) is str and not value.isprintable() and CONTROL.search(value):
+                raise BadRowError(f"{name} holds control characters ({value!r})")
+        if row.table == "games" and "game_id" in row.values:
+            self._found.clear()  # a team may have a second game that day now
+            if isinstance(row.game, Named):
+                _remember(self.connection, row.game, row.values["game_id"])
+            return row
+        identity = row.values.get("game_id") or self._game_of(row.game)
+        home, away = self._sides(identity)
+        values = {"game_id": identity, **row.values}
+        for name in SIDES:
+            if isinstance(side := values.get(name), Side):
+                values[name] = home if side is Side.HOME else away
+        if "team" in values and values["team"] not in (home, away):
+            raise BadRowError(f"{values['team']} did not play in game {identity} ({away} at {home})")
+        if row.table == "team_box_scores":
+            values.setdefault("is_home", int(values["team"] == home))
+        return Row(row.table, values, row.file, row.line, row.game)
+
+    def _game_of(self, game: Named | Played | None) -> str:
+        if game not in self._found:
+            self._found[game] = _game_of(self.connection, game)
+        return self._found[game]
+
+    def _sides(self, identity: str) -> tuple[str, str]:
+        if identity not in self._teams:
+            query = "SELECT home_team, away_team FROM games WHERE game_id = ?"
+            found = self.connection.execute(query, (identity,)).fetchone()
+            if found is None:
+                raise WaitingError(f"its game {identity} is not in the league: {BRING}")
+            self._teams[identity] = found
+        return self._teams[identity]
+
+    def find(self, row: Row) -> dict[str, Any] | None:
+        """The league's row that this one is, with its rowid; a player is found by any spelling of his name."""
+        match row.table:
+            case "player_box_scores":
+                rowid = self._same_player(row.values)
+            case "game_play_by_play":
+                rowid = self._numbers(row.values["game_id"]).get(row.values["event_number"])
+            case table:
+                where = " AND ".join(f"{name} = ?" for name in KEYS[table])
+                found = self.connection.execute(f"SELECT rowid FROM {table} WHERE {where}", row.key).fetchone()
+                rowid = found[0] if found else None
+        if rowid is None:
+            return None
+        cursor = self.connection.execute(f"SELECT rowid AS rowid, * FROM {row.table} WHERE rowid = ?", (rowid,))
+        return dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
+
+    def add(self, row: Row, rowid: int) -> None:
+        """Count a row in that was inserted."""
+        values = row.values
+        if row.table == "player_box_scores":
+            self._mates(values["game_id"], values["team"]).append(
+                (rowid, values["player_name"], values.get("player_slug"))
+            )
+        elif row.table == "game_play_by_play":
+            self._numbers(values["game_id"])[values["event_number"]] = rowid
+
+    def changed(self, row: Row) -> None:
+        """Ask again about the players of a row that was filled in."""
+        self._players.pop((row.values["game_id"], row.values.get("team", "")), None)
+
+    def _numbers(self, game: str) -> dict[int, int]:
+        if game not in self._events:
+            _make_room(self._events)
+            query = "SELECT event_number, rowid FROM game_play_by_play WHERE game_id = ? ORDER BY rowid DESC"
+            self._events[game] = dict(self.connection.execute(query, (game,)))
+        return self._events[game]
+
+    def _mates(self, game: str, team: str) -> list[tuple[int, str, str | None]]:
+        if (game, team) not in self._players:
+            _make_room(self._players)
+            query = "SELECT rowid, player_name, player_slug FROM player_box_scores WHERE game_id = ? AND team = ?"
+            self._players[game, team] = self.connection.execute(query, (game, team)).fetchall()
+        return self._players[game, team]
+
+    def _same_player(self, values: Mapping[str, Any]) -> int | None:
+        mates, slug = self._mates(values["game_id"], values["team"]), values.get("player_slug")
+        name = folded(values["player_name"])
+        same_slug = [rowid for rowid, _, other in mates if other and other == slug]
+        same_name = [(rowid, full) for rowid, full, other in mates if folded(full) == name and may_be_one(other, slug)]
+        exact = [rowid for rowid, full in same_name if full == values["player_name"]]
+        return next(iter([*same_slug, *exact, *(rowid for rowid, _ in same_name)]), None)
 
 
-def find_row(connection: sqlite3.Connection, row: Row) -> dict[str, Any] | None:
-    """The league's row that this one is, with its rowid; a player is found by any spelling of his name."""
-    if row.table == "player_box_scores":
-        return _find_player(connection, row)
-    where = " AND ".join(f"{name} = ?" for name in KEYS[row.table])
-    return next(_rows(connection, row.table, where, row.key), None)
+def _make_room(kept: dict[Any, Any]) -> None:
+    """A file of all seasons holds more than memory should; what is forgotten is asked again."""
+    if len(kept) >= KEPT:
+        kept.clear()
 
 
 def has_rows(connection: sqlite3.Connection, table: str, game_id: str, team: str | None) -> bool:
@@ -78,26 +162,6 @@ def closed(connection: sqlite3.Connection, row: Row) -> str | None:
     if given == connection.execute(score, (team, game)).fetchone()[0]:
         return f"{team}'s box score adds up to its {given} points without him"
     return None
-
-
-def _find_player(connection: sqlite3.Connection, row: Row) -> dict[str, Any] | None:
-    values = row.values
-    mates = list(_rows(connection, row.table, "game_id = ? AND team = ?", (values["game_id"], values["team"])))
-    same_slug = [mate for mate in mates if mate["player_slug"] and mate["player_slug"] == values.get("player_slug")]
-    name = folded(values["player_name"])
-    same_name = [
-        mate
-        for mate in mates
-        if folded(mate["player_name"]) == name and may_be_one(mate["player_slug"], values.get("player_slug"))
-    ]
-    exact = [mate for mate in same_name if mate["player_name"] == values["player_name"]]
-    return next(iter(same_slug or exact or same_name), None)
-
-
-def _rows(connection: sqlite3.Connection, table: str, where: str, key: tuple[Any, ...]) -> Any:
-    cursor = connection.execute(f"SELECT rowid AS rowid, * FROM {table} WHERE {where}", key)
-    names = [column[0] for column in cursor.description]
-    return (dict(zip(names, values, strict=True)) for values in cursor)
 
 
 def _game_of(connection: sqlite3.Connection, game: Named | Played | None) -> str:

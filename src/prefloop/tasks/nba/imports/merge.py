@@ -19,7 +19,10 @@ from prefloop.store.files import atomic_path, exclusive
 from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.imports import record
-from prefloop.tasks.nba.imports.matching import WaitingError, closed, find_row, has_rows, placed
+from prefloop.tasks.nba.imports.full_names import COLUMNS as SHORTENED
+from prefloop.tasks.nba.imports.full_names import complete_names
+from prefloop.tasks.nba.imports.matching import Known, WaitingError, closed, has_rows
+from prefloop.tasks.nba.imports.people import abbreviates
 from prefloop.tasks.nba.imports.rows import KEYS, Remark, Row
 from prefloop.tasks.nba.imports.synthetic_marks import drop_players
 
@@ -75,7 +78,7 @@ def merge_rows(rows: Iterable[Row | BadRow | Remark], league: Path, source: reco
     """
     found = Merged()
     with opened(league) as connection:
-        work = _Work(connection, found)
+        work = _Work(connection, Known(connection), found)
         for row in rows:
             match row:
                 case BadRow():
@@ -87,6 +90,7 @@ def merge_rows(rows: Iterable[Row | BadRow | Remark], league: Path, source: reco
         if not (found.added or found.known or found.contradictions or found.remarks):
             raise DataError(f"nothing could be imported: {_first(found)}")
         _mark(connection)
+        found.remarks += complete_names(connection, work.games)
         if source is not None and not found.waiting:
             record.remember_file(connection, source, found.row())
     return found
@@ -114,7 +118,9 @@ def opened(league: Path, must_exist: bool = False) -> Iterator[sqlite3.Connectio
                 connection.execute("PRAGMA journal_mode = MEMORY")  # a killed import leaves no journal beside the copy
                 yield connection
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{league} cannot be written: {error}") from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreError(f"disk full while writing {league}, which is as before: free some space") from error
+            raise StoreError(f"{league} cannot be written, and is as before: {error}") from error
 
 
 def _prepare(connection: sqlite3.Connection, league: Path) -> None:
@@ -135,6 +141,8 @@ def reading(league: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         DataError: it is missing, or no league: a table or a column is missing.
     """
+    if league.is_dir():
+        raise DataError(f"{league} is a folder: name the league's file in it")
     if not league.is_file():
         raise DataError(f"{league} does not exist: make it with prefloop league import")
     try:
@@ -145,15 +153,20 @@ def reading(league: Path) -> Iterator[sqlite3.Connection]:
                     raise DataError(f"{league} is no league: its table {table} has no column {min(missing)}")
             yield connection
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise  # it is where it is copied to that is full
         raise DataError(f"{league} is no league: {error}") from error
 
 
 @dataclass
 class _Work:
     connection: sqlite3.Connection
+    league: Known
     found: Merged
     before: dict[tuple[str, str, str | None], bool] = field(default_factory=dict)
     """Whether a game, or a team in it, had rows of a table before this source."""
+    games: set[str] = field(default_factory=set)
+    """Whose players or events came in."""
     refused: set[tuple[str, str, str | None]] = field(default_factory=set)
     """What is told once: a game of which another source gave other events."""
 
@@ -162,7 +175,7 @@ def _take(work: _Work, row: Row) -> None:
     """Insert a row, or compare it with the one that is there."""
     found = work.found
     try:
-        row = placed(work.connection, row)
+        row = work.league.placed(row)
     except WaitingError as error:
         if row.table != "games":  # what a row says of its game waits with the row itself
             found.waiting.append(BadRow(row.file, row.line, str(error)))
@@ -170,12 +183,12 @@ def _take(work: _Work, row: Row) -> None:
     except BadRowError as error:
         found.bad.append(BadRow(row.file, row.line, str(error)))
         return
-    if row.table == "player_box_scores" and drop_players(work.connection, row.values["game_id"]):
-        found.replaced.append(row.values["game_id"])
-    there = find_row(work.connection, row)
     group = row.table, str(row.values["game_id"]), row.values.get("team")
     if group not in work.before:
+        if row.table == "player_box_scores" and drop_players(work.connection, group[1]):
+            found.replaced.append(group[1])
         work.before[group] = has_rows(work.connection, *group)
+    there = work.league.find(row)
     if there is not None:
         _compare(work, row, there, group)
     elif work.before[group] and (reason := closed(work.connection, row)):
@@ -184,11 +197,14 @@ def _take(work: _Work, row: Row) -> None:
         values = {**UNSAID.get(row.table, {}), **row.values}
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         try:
-            work.connection.execute(f"INSERT INTO {row.table} ({names}) VALUES ({marks})", list(values.values()))
+            query = f"INSERT INTO {row.table} ({names}) VALUES ({marks})"
+            work.league.add(row, work.connection.execute(query, list(values.values())).lastrowid or 0)
         except sqlite3.IntegrityError as error:
             found.bad.append(BadRow(row.file, row.line, f"it is not complete ({error})"))
             return
         found.added[row.table] += 1
+        if row.table in ("player_box_scores", "game_play_by_play"):
+            work.games.add(row.values["game_id"])
 
 
 def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str, str | None]) -> None:
@@ -197,13 +213,16 @@ def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str
     if row.table == "player_box_scores" and there["did_not_play"] and known.get("did_not_play"):
         known.pop("dnp_reason", None)  # one source's "Inactive" is another's "DNP - Coach's Decision"
     empty = {name: value for name, value in known.items() if there[name] is None}
-    differing = [name for name in known if not (name in empty or name in OWN_WAYS or _same(there[name], known[name]))]
+    differing = [
+        name for name in known if not (name in empty or name in OWN_WAYS or _same(name, there[name], known[name]))
+    ]
     for name in differing:
         _contradicts(work, row, f"{name} is {known[name]!r}, and {there[name]!r} was there first", group)
     if empty and not differing:  # the halves of two accounts are no third
         sets = ", ".join(f"{name} = ?" for name in empty)
         work.connection.execute(f"UPDATE {row.table} SET {sets} WHERE rowid = ?", [*empty.values(), there["rowid"]])
         work.found.filled[row.table] += 1
+        work.league.changed(row)
     if row.table != "games" or "game_date" in row.values:  # what a box score says of its game is no row of its own
         work.found.known[row.table] += 1
 
@@ -219,7 +238,9 @@ def _contradicts(work: _Work, row: Row, reason: str, group: tuple[str, str, str 
     work.found.contradictions.append(f"{said} ({row.table} {' '.join(map(str, row.key))})")
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(column: str, a: Any, b: Any) -> bool:
+    if column in SHORTENED and isinstance(a, str) and a != b:
+        return abbreviates(str(b), a)
     if isinstance(a, float) or isinstance(b, float):
         try:
             return abs(float(a) - float(b)) <= TOLERANCE

@@ -72,7 +72,7 @@ def result_sets(path: Path, what: str) -> dict[str, list[dict[str, Any]]]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise DataError(f"{path} is no {what}: it is no JSON ({error})") from error
+        raise DataError(f"{path} is no {what}: it is no JSON, or cut off ({error}): fetch it again") from error
     sets = content.get("resultSets") if isinstance(content, Mapping) else None
     if not isinstance(sets, list) or not sets or not all(isinstance(one, Mapping) for one in sets):
         raise DataError(f"{path} is no {what}: it has no resultSets")

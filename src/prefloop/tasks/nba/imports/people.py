@@ -24,6 +24,19 @@ def folded(name: str) -> str:
     return " ".join(words)
 
 
+def abbreviates(short: str, name: str) -> bool:
+    """Whether a name is written with its initial alone; of several given names or surnames one may be left out.
+
+    >>> abbreviates("L. Doncic", "Luka Dončić"), abbreviates("O. Porter", "Otto Porter Jr.")
+    (True, True)
+    >>> abbreviates("J. Navarro", "Juan Carlos Navarro"), abbreviates("J. Tatum", "Jayson Tate")
+    (True, False)
+    """
+    initial, _, surname = folded(short).partition(" ")
+    first, *others = folded(name).split() or [""]
+    return len(initial) == 1 and first.startswith(initial) and surname.split() in (others, others[-1:])
+
+
 def may_be_one(slug: str | None, other: str | None) -> bool:
     """Whether two identifiers do not tell two players apart: one is missing, they are equal, or of different sources.
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.store.rows import BadRow, BadRowError
-from prefloop.tasks.nba.imports.franchises import code_from
-from prefloop.tasks.nba.imports.hoopr import ALL_STAR, PHASES, SOURCE, AllStarError, truth
-from prefloop.tasks.nba.imports.lines import with_totals
-from prefloop.tasks.nba.imports.rows import Named, Remark, Row, game_id, shooting, whole
-from prefloop.tasks.nba.imports.seasons import form_of, one_form, season_of
+from prefloop.tasks.nba.imports.hoopr import PHASES, SOURCE, AllStarError, check_seasons, left_out, team_code
+from prefloop.tasks.nba.imports.lines import made_attempted, with_totals
+from prefloop.tasks.nba.imports.rows import Named, Remark, Row, game_id, shooting, truth, whole
+from prefloop.tasks.nba.imports.seasons import form_of, season_of
 from prefloop.tasks.nba.imports.tables import day_in, read_table, rows_from
 
 NEEDED = ("game_id", "game_date", "home_team_abbrev", "away_team_abbrev", "home_score", "away_score")
@@ -29,7 +28,7 @@ def read_wide_boxes(path: Path) -> Iterator[Row | BadRow | Remark]:
     Raises:
         DataError: columns are missing, or the labels are of several forms.
     """
-    one_form(path, _labels(path))
+    check_seasons(path, NEEDED, None)
     left: Counter[str] = Counter()
 
     def rows(line: int, row: Mapping[str, str]) -> Iterator[Row]:
@@ -51,17 +50,7 @@ def read_wide_boxes(path: Path) -> Iterator[Row | BadRow | Remark]:
             yield Row("team_box_scores", {**identity, **shooting(with_totals(counts))}, path.name, line)
 
     yield from rows_from(read_table(path, NEEDED, "table of games", None), path.name, rows)
-    yield from (Remark(path.name, f"left out {count:,} {what}") for what, count in sorted(left.items()))
-
-
-def _labels(path: Path) -> Iterator[tuple[int, str, str]]:
-    for read in read_table(path, NEEDED, "table of games", None):
-        if isinstance(read, BadRow) or not read[1].get("season"):
-            continue
-        try:
-            yield read[0], read[1]["season"], day_in(read[1]["game_date"], "game_date")
-        except BadRowError:  # told when the row is read
-            continue
+    yield from left_out(path, left)
 
 
 def _game(row: Mapping[str, str]) -> dict[str, Any]:
@@ -69,7 +58,7 @@ def _game(row: Mapping[str, str]) -> dict[str, Any]:
     season, label = season_of(day), row.get("season")
     if label and form_of(label, day) is None:
         raise BadRowError(f"season {label!r} is not that of a game of {day}")
-    home, away = (_code(row, side, season) for side in SIDES)
+    home, away = (team_code(row[f"{side}_team_abbrev"], row.get(f"{side}_team_name"), season) for side in SIDES)
     if home == away:
         raise BadRowError(f"{home} plays itself")
     phase = row.get("season_type")
@@ -90,31 +79,22 @@ def _game(row: Mapping[str, str]) -> dict[str, Any]:
         "location": row.get("venue") or None,
         "city": row.get("venue_city") or None,
         "attendance": whole(row, "attendance", empty=True) or None,
+        "officials": ", ".join(name for i in (1, 2, 3) if (name := (row.get(f"referee{i}_name") or "").strip()))
+        or None,
         "num_overtime_periods": periods - REGULATION if periods >= REGULATION else None,
     }
 
 
-def _code(row: Mapping[str, str], side: str, season: int) -> str:
-    code, name = row[f"{side}_team_abbrev"].strip(), (row.get(f"{side}_team_name") or "").strip()
-    try:
-        return code_from(code, season)
-    except BadRowError:
-        if ALL_STAR.fullmatch(name or code):
-            raise AllStarError("rows of All-Star games") from None
-        raise
-
-
 def _counts(row: Mapping[str, str], side: str, score: int) -> dict[str, int | None]:
     """A team's counts; empty where there is no box score: no team tries no shot and takes no rebound."""
-    told = row.get(f"{side}_team_score")
-    if told and int(told) != score:
+    if (told := whole(row, f"{side}_team_score", empty=True) or score) != score:
         raise BadRowError(f"the {side} team's score is {score}, and {told} in its box score")
-    made, tried = _pair(row, f"{side}_team_field_goals")
+    made, tried = made_attempted(row, f"{side}_team_field_goals")
     if not tried:
         return {}
     found: dict[str, int | None] = {"field_goals_made": made, "field_goals_attempted": tried, "points": score}
     for shot in ("three_pointers", "free_throws"):
-        found[f"{shot}_made"], found[f"{shot}_attempted"] = _pair(row, f"{side}_team_{shot}")
+        found[f"{shot}_made"], found[f"{shot}_attempted"] = made_attempted(row, f"{side}_team_{shot}")
     for shot in ("three_pointers", "free_throws"):
         given = 2 * (made or 0) + (found["three_pointers_made"] or 0) + (found["free_throws_made"] or 0)
         if not found[f"{shot}_attempted"] and given != score:  # the shots do not give the score without them
@@ -123,14 +103,3 @@ def _counts(row: Mapping[str, str], side: str, score: int) -> dict[str, int | No
         found[name] = whole(row, f"{side}_team_{name}", empty=True) or None
     found["personal_fouls"] = whole(row, f"{side}_team_fouls", empty=True) or None
     return found
-
-
-def _pair(row: Mapping[str, str], name: str) -> tuple[int | None, int | None]:
-    """``8-18``; None twice where nothing is written."""
-    text = (row.get(name) or "").strip()
-    made, dash, tried = text.partition("-")
-    if not text:
-        return None, None
-    if not (dash and made.isascii() and made.isdigit() and tried.isascii() and tried.isdigit()):
-        raise BadRowError(f"{name} is not made-attempted like 8-18 ({text!r})")
-    return int(made), int(tried)

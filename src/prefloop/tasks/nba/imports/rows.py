@@ -110,6 +110,8 @@ def whole(row: Mapping[str, Any], name: str, *, empty: bool = False) -> int | No
         if empty:
             return None
         raise BadRowError(f"{name} is missing")
+    if type(value) is str and len(value) < 10 and value.isascii() and value.isdigit():
+        return int(value)  # nearly all are; the pattern costs five times as much
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}(\.0+)?", str(value)):
         raise BadRowError(f"{name} is no whole number of 0 or more ({value!r})")
     return int(float(value))

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,7 @@ LATE_END = date(2020, 10, 31)
 """The season of 2019-20 ended on 2020-10-11, and the next began on 2020-12-22."""
 
 
+@lru_cache(maxsize=20_000)
 def season_of(day: str) -> int:
     """The season of a day, by its end year.
 
@@ -34,6 +36,7 @@ def season_of(day: str) -> int:
     return when.year + ((when.month, when.day) >= FIRST_DAY)
 
 
+@lru_cache(maxsize=20_000)
 def form_of(label: Any, day: str) -> Form | None:
     """What form a label has; of bare years the day of the game tells which. None: it fits none.
 

@@ -33,7 +33,15 @@ READ = (
     "hoopR tables (.csv), any table with --mapping, a Basketball-Reference-style database (.sqlite), postgresql://…"
 )
 DATABASES = (".sqlite", ".sqlite3", ".db")
-MAPPING = "--mapping"
+SUFFIXES = (".csv", ".json", *DATABASES)
+"""Of the files of a folder that are looked at."""
+OTHERS = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "is compressed: unpack it first"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "is a spreadsheet: save its table as CSV (UTF-8)"),
+    **dict.fromkeys((".parquet", ".rds", ".feather"), "is not read: save its table as CSV (UTF-8)"),
+}
+"""What to do about files that people have in place of these."""
+MAPPING, PLAYER = "--mapping", "--player"
 GAMES, TEAMS, PLAYERS, EVENTS = range(4)
 """What a file brings first; files that bring games are read before those whose rows belong to games."""
 
@@ -128,7 +136,7 @@ def kind_of(path: Path | Server, options: Options) -> Kind:
     if isinstance(path, Server):
         return SERVER
     if not path.is_file():
-        raise DataError(f"{path} does not exist: give {READ}")
+        raise DataError(f"{path} does not exist: check its name and folder")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _table_kind(path, options)
@@ -137,6 +145,8 @@ def kind_of(path: Path | Server, options: Options) -> Kind:
         return next((kind for name, kind in SETS if name in sets), GAME_LOG)
     if suffix in DATABASES:
         return DATABASE
+    if suffix in OTHERS:
+        raise DataError(f"{path} {OTHERS[suffix]}")
     raise DataError(f"{path}: unknown file type '{path.suffix}'; give {READ}")
 
 
@@ -147,6 +157,10 @@ def _table_kind(path: Path, options: Options) -> Kind:
         kind = _csv(partial(mapping.read_mapped, mapping=plan), plan.rank)
         return replace(kind, uses=(*kind.uses, MAPPING))
     columns = columns_of(path, options.encoding)
+    if not columns:
+        raise DataError(f"{path} holds no row below a line of column names: fetch or save it again")
+    if len(columns) == 1 and (cut := next((mark for mark in ";\t|" if mark in columns[0]), None)):
+        raise DataError(f"{path} parts its cells by {cut!r}: save it as CSV with commas")
     for needed, kind in TABLES:
         if set(needed) <= set(columns):
             return kind
@@ -155,6 +169,17 @@ def _table_kind(path: Path, options: Options) -> Kind:
     raise DataError(
         f"{path} has columns {', '.join(columns[:6]) or '(none)'}: give {READ}; --mapping FILE says what they mean"
     )
+
+
+def row_count(path: Path) -> int:
+    """Rows that a file has, for its progress; 0 where they cannot be counted."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        with path.open("rb") as handle:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b"")) - 1
+    if suffix == ".json":
+        return sum(map(len, pbpstats.result_sets(path, "file of the NBA's statistics").values()))
+    return sqlite.row_count(path)
 
 
 def refuse_idle(kinds: Iterable[Kind], options: Options) -> None:

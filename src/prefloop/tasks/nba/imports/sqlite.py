@@ -41,6 +41,16 @@ def read_league(path: Path) -> Iterator[Row | BadRow | Remark]:
         raise DataError(f"{path} cannot be read as a database: {error}") from error
 
 
+def row_count(path: Path) -> int:
+    """Rows of the four tables; 0 of a file that is no database, which reading it tells."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master") if name in KEYS]
+            return sum(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables)
+    except sqlite3.DatabaseError:
+        return 0
+
+
 def _columns(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Columns to read by table, and what is missing or ignored."""
     there = [row[0].decode() for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

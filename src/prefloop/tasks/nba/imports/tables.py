@@ -34,10 +34,12 @@ def read_table(path: Path, needed: Iterable[str], what: str, encoding: str | Non
     for number, (line, row) in enumerate(rows):
         if number == 0 and (missing := [name for name in needed if name not in row]):
             raise DataError(f"{path} is no {what}: columns {', '.join(missing)} are missing")
-        if None in row:
+        if all(row[name] == name for name in row):
+            yield BadRow(path.name, line, "it is the line of column names once more")
+        elif None in row:
             yield BadRow(path.name, line, f"the row has {len(row[None])} cells more than there are columns")
         elif None in row.values():
-            yield BadRow(path.name, line, "the row has fewer cells than there are columns")
+            yield BadRow(path.name, line, "the row has fewer cells than there are columns: is the file cut off?")
         else:
             yield line, row
 

@@ -27,8 +27,11 @@ SELECT p.player_name, g.game_date FROM player_box_scores p JOIN games g USING (g
 WHERE p.did_not_play = 0 AND g.game_type = 'Regular Season' ORDER BY p.id
 """
 _SEASONS = """
-SELECT DISTINCT season FROM games JOIN {} USING (game_id) WHERE game_type = 'Regular Season' ORDER BY season
+SELECT season FROM games g WHERE game_type = 'Regular Season' GROUP BY season
+HAVING AVG(EXISTS (SELECT 1 FROM {} x WHERE x.game_id = g.game_id)) >= {} ORDER BY season
 """
+WHOLE = 0.9
+"""Share of a season's games that must have rows for sums and averages over it to mean the season."""
 _LATEST = "SELECT MAX(season) FROM games"
 _PLAYOFFS = "SELECT EXISTS (SELECT 1 FROM games WHERE game_type <> 'Regular Season')"
 _OVERTIME = "SELECT COUNT(*) = COUNT(num_overtime_periods) FROM games"
@@ -51,7 +54,7 @@ class LeagueWorld:
         measured: thresholds from this league's own statistics instead of the fixed ones.
 
         Raises:
-            DataError: no regular-season game, or no team rows of the latest season.
+            DataError: no regular-season game, or no team rows of most games of the latest season.
         """
         with closing(sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)) as connection:
             self._players = [row[0] for row in connection.execute(_PLAYERS)]
@@ -62,7 +65,7 @@ class LeagueWorld:
             ((playoffs,),) = connection.execute(_PLAYOFFS)
             ((self._overtime,),) = connection.execute(_OVERTIME)
             seasons = {
-                need: tuple(row[0] for row in connection.execute(_SEASONS.format(table)))
+                need: tuple(row[0] for row in connection.execute(_SEASONS.format(table, WHOLE)))
                 for need, table in (("", "team_box_scores"), ("players", "player_box_scores"))
             }
             self.names: dict[str, str] = dict(connection.execute(_NAMES).fetchall())
@@ -72,8 +75,8 @@ class LeagueWorld:
             raise DataError(f"{database} has no regular-season game to ask about")
         if latest not in seasons[""]:
             raise DataError(
-                f"{database} has games of season {latest}, its latest, and no team box scores of them: questions "
-                "without a season mean the latest one, so import its game log too"
+                f"{database} has games of season {latest}, its latest, and team box scores of less than {WHOLE:.0%} "
+                "of them: questions without a season mean the latest one, so import its game log too"
             )
         self._games = [Game(*row[:4]) for row in games]
         self._covered = [Game(*row[:4]) for row in games if row[4]]
