@@ -18,7 +18,7 @@ from hub_server import HubServer
 from test_kill import SMALL, contents
 
 from prefloop.errors import DataError, StoreError
-from prefloop.loop.stages import read_prompts
+from prefloop.loop.prompt_files import read_prompts
 from prefloop.records import Prompt
 from prefloop.store.lease import LEASE_S, Lease
 from prefloop.store.objects import address, fetched

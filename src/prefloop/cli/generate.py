@@ -44,7 +44,7 @@ def generate(
       prefloop generate questions.jsonl --out served.parquet --endpoint http://localhost:8000/v1 --model my-model
     """
     from prefloop.config.sampling import Sampling
-    from prefloop.loop.stages import generate_file
+    from prefloop.loop.generate_stage import generate_file
 
     if greedy and (k, temperature, top_p, top_k) != (None, None, None, None):
         raise typer.BadParameter("--k, --temperature, --top-p and --top-k have no effect with --greedy")

@@ -50,7 +50,7 @@ def judge(
       prefloop judge prompts.jsonl completions.parquet --judge my_judges:shortest --out judgements.parquet
     """
     from prefloop.config.recipe import judge_section
-    from prefloop.loop.stages import judge_file
+    from prefloop.loop.judge_stage import judge_file
 
     config = judge_section(judge, overrides(settings))
     summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume)

@@ -99,14 +99,16 @@ def judge_through(
 ) -> list[Judgement]:
     """`judge_chunks` by whatever works chunks off: `work` yields each key with its judgements (as JSON values)."""
     chunks = [(_key(judge, chunk), chunk) for chunk in batched(answered(prompts, completions), per_chunk)]
-    found = work_through(
-        dict(chunks),
-        work,
-        journal,
-        label=label,
-        unit="answers",
-        size=lambda chunk: sum(len(answers) for _, answers in chunk),
-        worth=lambda rows: any(row["value"] is not None for row in rows),
+    found = dict(
+        work_through(
+            dict(chunks),
+            work,
+            journal,
+            label=label,
+            unit="answers",
+            size=lambda chunk: sum(len(answers) for _, answers in chunk),
+            worth=lambda rows: any(row["value"] is not None for row in rows),
+        )
     )
     return [_from_json(row) for key, _ in chunks for row in found[key]]
 
