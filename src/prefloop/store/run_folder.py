@@ -32,6 +32,8 @@ PROJECT = "annotation.db"
 
 UNSENT = (WORK, f"{PROJECT}*", ".*")
 """Files and folders of a run in object storage that stay on the machine it runs on."""
+JOURNALS = f"{WORK}/*.jsonl"
+"""Journals of stages, which are copied there as they grow."""
 
 
 class RunFolder:
@@ -67,7 +69,7 @@ class RunFolder:
         """
         place = address(root)
         remote = within._remote if within else None
-        own = Remote(place, first=RECIPE, last=MANIFEST, unsent=UNSENT) if place else None
+        own = Remote(place, first=RECIPE, last=MANIFEST, unsent=UNSENT, journals=JOURNALS) if place else None
         root = working_folder(root)
         folder = cls(root, own or remote)
         with held(root / LOCK, place or root), own.taken(resume) if own else nullcontext():
