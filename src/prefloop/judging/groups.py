@@ -53,13 +53,37 @@ class Judge(Protocol):
         ...
 
 
-class ChunkedJudge(Judge, Protocol):
-    """A judge that takes prompts in chunks, each on its own."""
+class ChunkedJudge:
+    """A judge that takes prompts in chunks, each on its own; what it makes of one is all that such judges differ in."""
 
+    name: str
     identity: str
     """Of all that decides a verdict; known before the judge is entered."""
     per_chunk: int
     """Prompts of a chunk."""
+
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """Judgements of some prompts' answers, in their order."""
+        raise NotImplementedError
+
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        *,
+        journal: Journal | None = None,
+        label: str = "judge",
+    ) -> list[Judgement]:
+        """As in `Judge`: what `judge_chunk` says of every prompt with answers."""
+        return judge_chunks(
+            self.identity,
+            self.judge_chunk,
+            prompts,
+            completions,
+            per_chunk=self.per_chunk,
+            journal=journal,
+            label=label,
+        )
 
 
 def judge_chunks(
