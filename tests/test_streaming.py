@@ -324,6 +324,12 @@ print("torch" in sys.modules)
         assert done.stdout == "False\n", done.stderr
 
 
+def test_a_finished_run_is_shown_without_what_computes() -> None:
+    code = "import sys, prefloop.loop.main, prefloop.loop.show; print({'torch', 'scipy.stats'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_length_bias_is_scipys(tmp_path: Path) -> None:
     """Spearman's ρ by prompt, averaged, with ties and groups of several sizes."""
     asked, rng = prompts(30), random.Random(3)

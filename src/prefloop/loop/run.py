@@ -15,7 +15,8 @@ from typing import Any
 from prefloop.config.judges import ExecutionConfig, JudgeConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import HeldOutPair, evaluate
 from prefloop.evaluation.labels import label_gap
 from prefloop.generation.generate import Writer
 from prefloop.judging.groups import Judge
