@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefloop.config.recipe import load_recipe
-from prefloop.evaluation.compare import Answers, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import evaluate
 from prefloop.evaluation.metrics import HeldOutPair
 from prefloop.models.load import base_lineage
 from prefloop.records import Completion, Judgement, Prompt

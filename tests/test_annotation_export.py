@@ -28,7 +28,7 @@ from prefloop.annotation.stream import handle_of
 from prefloop.config.annotation import AnnotationConfig
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.errors import StoreError
-from prefloop.loop.stages import prefer_files
+from prefloop.loop.prefer_stage import prefer_files
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store.tables import read_records
 

@@ -27,7 +27,8 @@ from prefloop.generation.endpoint import Endpoint, EndpointClient
 from prefloop.generation.pace import Pace
 from prefloop.generation.remote import generate_from_endpoint
 from prefloop.generation.replies import Failure, Reply, failure_of, read_reply
-from prefloop.loop.stages import generate_file
+from prefloop.loop import served
+from prefloop.loop.generate_stage import generate_file
 from prefloop.records import Completion, Prompt, canonical_json
 from prefloop.store.journal import FileJournal
 from prefloop.store.tables import read_records
@@ -533,8 +534,9 @@ def test_a_prompt_that_is_there_twice_is_refused() -> None:
         generate_from_endpoint(client("http://127.0.0.1:1/v1"), PROMPTS[:1] * 2, Sampling(k=1), seed=1)
 
 
-def test_the_command_generates_from_an_endpoint(tmp_path: Path) -> None:
-    """System message, greedy, a file of prompts: the answers are records like any others."""
+def test_the_command_generates_from_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """System message, greedy, a file of prompts, asked one at a time: the answers are records like any others."""
+    monkeypatch.setattr(served, "ANSWERS", 1)
     (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
 
     def script(request: Request) -> Answer:
@@ -551,7 +553,7 @@ def test_the_command_generates_from_an_endpoint(tmp_path: Path) -> None:
             sampling=Sampling(k=1, greedy=True),
         )
     assert (summary["completions"], summary["unit"], summary["mean_length"]) == (2, "words", 2.0)
-    texts = sorted(completion.text for completion in read_records(tmp_path / "c.parquet", Completion))
+    texts = [completion.text for completion in read_records(tmp_path / "c.parquet", Completion)]
     assert texts == ["system one", "system two"]
     prompts = {prompt.id for prompt in read_records(tmp_path / "c-prompts.parquet", Prompt)}
     assert {completion.prompt_id for completion in read_records(tmp_path / "c.parquet", Completion)} == prompts

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from prefloop.errors import DataError
 from prefloop.evaluation import metrics, svg, wording
-from prefloop.evaluation.compare import Answers, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import evaluate
 from prefloop.evaluation.metrics import HeldOutPair, majority_correct, repetition
 from prefloop.evaluation.tables import shown_prompts, side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt, canonical_json

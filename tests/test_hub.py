@@ -36,12 +36,12 @@ from prefloop.errors import ConfigError, DataError, PrefloopError, StoreError
 from prefloop.loop.cards import MARKER, split_card
 from prefloop.loop.publish import pull, push, push_dataset, push_model
 from prefloop.loop.publishable import has_secret, inspect, recognise, split_of
-from prefloop.loop.stages import _write_set
 from prefloop.loop.training import reward_folder
 from prefloop.models.export import export_model
 from prefloop.models.lineage import LINEAGE_FILE
 from prefloop.models.load import load_policy
 from prefloop.models.reward import load_reward_model
+from prefloop.preferences.export import write_preference_set
 from prefloop.store import hub as client
 from prefloop.store.hub import check_repo_id, download_file, download_folder, snapshot
 from prefloop.store.hub_errors import redact
@@ -75,7 +75,7 @@ def pairs(world: World, tmp_path: Path) -> Path:
     card = {"name": "toy", "policy": "p", "judge": "toy", "strategy": "all", "recipe": "ab12cd", "origin": "Made up."}
     out = tmp_path / "pairs"
     records = list(world.prompts.values()), list(world.completions.values()), list(world.preferences)
-    _write_set(out, *records, {**card, "diagnostics": {"mean margin": 1.0}, "drops": {"ties": 3}})
+    write_preference_set(out, *records, {**card, "diagnostics": {"mean margin": 1.0}, "drops": {"ties": 3}})
     return out
 
 

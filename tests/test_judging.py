@@ -14,7 +14,8 @@ from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
 from prefloop.judging import execution
 from prefloop.judging.execution import ExecutionJudge
-from prefloop.loop.stages import judge_file, read_prompts
+from prefloop.loop.judge_stage import judge_file
+from prefloop.loop.prompt_files import read_prompts
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.journal import FileJournal
 from prefloop.store.tables import read_records, write_records

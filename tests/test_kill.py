@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import prefloop
 
+from prefloop.loop import judge_stage, prefer_stage
+from prefloop.store import grouped
 from prefloop.training.checkpoint import STATE
 
 SMALL = (
@@ -70,8 +72,11 @@ def when_there(process: subprocess.Popen[bytes], path: Path, how: signal.Signals
     return process.wait(timeout=300)
 
 
-def test_neither_ctrl_c_nor_a_kill_changes_a_byte(tmp_path: Path) -> None:
-    """Ctrl-C once there are questions, a kill while it trains; the rest, and the undisturbed run, in this process."""
+def test_neither_ctrl_c_nor_a_kill_changes_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C once there are questions, a kill while it trains; the rest, and the undisturbed run, in this process.
+
+    That is here and in slices of a few questions, of which none is to be seen, either.
+    """
     out = tmp_path / "b"
     interrupted = start(out)
     assert when_there(interrupted, out / "prompts.parquet", signal.SIGINT) == 130
@@ -79,6 +84,8 @@ def test_neither_ctrl_c_nor_a_kill_changes_a_byte(tmp_path: Path) -> None:
     killed = start(out, "--resume")
     assert when_there(killed, out / "work" / "training" / STATE, signal.SIGKILL) == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
+    for module, name, value in ((grouped, "BLOCK", 2), (judge_stage, "ANSWERS", 12), (prefer_stage, "ROWS", 12)):
+        monkeypatch.setattr(module, name, value)
     for name, options in {"a": (), "b": ("--resume",)}.items():
         done = prefloop("run", "nba-sql", "--out", tmp_path / name, *SMALL, *options)
         assert done.returncode == 0, done.stderr

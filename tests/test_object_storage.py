@@ -19,11 +19,12 @@ from ports import free_port
 from test_kill import SMALL, contents
 
 from prefloop.errors import DataError, StoreError
-from prefloop.loop.stages import read_prompts
+from prefloop.loop.prompt_files import read_prompts
 from prefloop.records import Prompt
 from prefloop.store.lease import LEASE_S, Lease
 from prefloop.store.objects import address, fetched
 from prefloop.store.remote import working_folder
+from prefloop.store.remote_journals import RemoteJournals
 from prefloop.store.run_folder import MANIFEST, RunFolder, read_manifest
 from prefloop.store.tables import read_records, write_records
 
@@ -154,6 +155,83 @@ def test_another_machine_goes_on_with_what_stands_there(bucket: str, machine: Ca
         assert read_records(folder.root / "prompts.parquet", Prompt) == PROMPTS
     assert json.loads(there(bucket)[MANIFEST])["schema"] == 1
     kept_as_it_is(out)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from prefloop.records import Prompt
+from prefloop.store import remote_journals
+from prefloop.store.run_folder import RunFolder
+remote_journals.EVERY_S = 0.05
+def first(journal):
+    for number in range(3):
+        journal.append(f"chunk {number}", number)
+    while True:  # until it is killed
+        remote_journals.threading.Event().wait(60)
+with RunFolder.open(Path(sys.argv[1]), {"recipe": {"name": "toy"}}, resume=False) as folder:
+    folder.records("prompts.parquet", Prompt, first)
+"""
+
+
+def test_what_a_killed_machine_had_of_a_stage_is_not_done_again(bucket: str, machine: Callable[[str], None]) -> None:
+    out, journal = Path(f"s3://{bucket}/run"), f"{bucket}/run/.journal/work/prompts.jsonl"
+    machine("a")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stderr=subprocess.PIPE)
+    lines = b""
+    while lines.count(b"\n") < 3:
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.05)
+        found = fs(bucket).find(journal)
+        lines = b"".join(fs(bucket).cat_file(piece) for piece in found)
+    process.kill()
+    process.wait()
+    (lease,) = fs(bucket).ls(f"{bucket}/run/.lease", detail=False)
+    fs(bucket).rm_file(lease)
+    seen: dict[str, int] = {}
+
+    def first(journal: Any) -> list[Prompt]:
+        seen.update(journal.entries())
+        return PROMPTS
+
+    machine("b")
+    with RunFolder.open(out, IDENTITY, resume=True) as folder:
+        folder.records("prompts.parquet", Prompt, first)
+        assert fs(bucket).find(journal) == []  # the stage's file stands
+    assert seen == {"chunk 0": 0, "chunk 1": 1, "chunk 2": 2}
+    assert set(there(bucket)) == {"recipe.json", "prompts.parquet", "log.jsonl"}
+
+
+def test_a_journal_arrives_in_whole_lines_and_the_longer_one_counts(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = address(f"s3://{bucket}/run")
+    here, elsewhere = tmp_path / "here" / "work", tmp_path / "elsewhere" / "work"
+
+    def copies(folder: Path) -> RemoteJournals:
+        return RemoteJournals(fs(bucket), place, folder.parent, "work/*.jsonl", lambda: None)
+
+    here.mkdir(parents=True)
+    sender = copies(here)
+    for content in ("one\ntw", "one\ntwo\nthr", "one\ntwo\nthree\n"):
+        (here / "a.jsonl").write_text(content)
+        sender.send()
+    pieces = fs(bucket).find(f"{bucket}/run/.journal")
+    assert [fs(bucket).cat_file(piece) for piece in pieces] == [b"one\n", b"two\n", b"three\n"]
+    copies(elsewhere).fetch()
+    assert (elsewhere / "a.jsonl").read_text() == "one\ntwo\nthree\n"
+    (elsewhere / "a.jsonl").write_text("one\ntwo\nthree\nfour\n")  # and that was not sent
+    again = copies(elsewhere)
+    again.fetch()
+    again.send()
+    copies(here).fetch()
+    assert (here / "a.jsonl").read_text() == "one\ntwo\nthree\nfour\n"
+    (here / "a.jsonl").write_text("anew\n")
+    sender.send()
+    assert [fs(bucket).cat_file(p) for p in fs(bucket).find(f"{bucket}/run/.journal")] == [b"anew\n"]
+    (here / "a.jsonl").unlink()
+    sender.send()
+    assert fs(bucket).find(f"{bucket}/run/.journal") == []
 
 
 def kept_as_it_is(out: Path) -> None:

@@ -18,8 +18,8 @@ from prefloop.config.recipe import PreferenceConfig, load_recipe, parse_recipe
 from prefloop.errors import AwaitingJudgementsError, ConfigError, DataError, JudgeError
 from prefloop.judging.open import open_judge
 from prefloop.judging.people import PeopleJudge
+from prefloop.loop.judge_stage import judge_file
 from prefloop.loop.main import run_recipe
-from prefloop.loop.stages import judge_file
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.votes import Consensus, majority
 from prefloop.records import Completion, Judgement, Preference, Prompt

@@ -23,7 +23,8 @@ from prefloop.errors import ConfigError, DataError, JudgeError
 from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop import ask
 from prefloop.loop.ask import ask_question
-from prefloop.loop.stages import judge_file, read_prompts
+from prefloop.loop.judge_stage import judge_file
+from prefloop.loop.prompt_files import read_prompts
 from prefloop.records import Completion, Judgement, content_id
 from prefloop.sql.compare import ComparisonSpec, compare
 from prefloop.sql.databases import frozen, identity

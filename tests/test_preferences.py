@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from preference_imports import read_whole
 
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.errors import DataError
+from prefloop.loop.import_stage import import_file
 from prefloop.preferences.build import build_preferences, diagnostics, similarity
 from prefloop.preferences.export import export_trl, trl_rows
-from prefloop.preferences.importers import import_preferences
 from prefloop.records import Completion, Judgement, Prompt
 
 PROMPT = Prompt.create(({"role": "user", "content": "q"},), "t", "train")
@@ -197,7 +198,7 @@ ROWS = [
 def test_import_reads_three_layouts_and_names_every_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text("\n".join(json.dumps(row) for row, _ in ROWS) + "\n{cut")
-    found = import_preferences(path)
+    found = read_whole(path)
     texts = {c.id: c.text for c in found.completions}
     assert [(texts[p.chosen], texts[p.rejected]) for p in found.preferences] == [
         ("a", "b"),
@@ -223,7 +224,8 @@ def test_unusable_files_are_one_clear_error(tmp_path: Path, name: str, content: 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        import_preferences(tmp_path / name)
+        import_file(tmp_path / name, tmp_path / "set")
+    assert {p.name for p in tmp_path.iterdir()} <= {name}
 
 
 TURNS = [
@@ -258,7 +260,7 @@ TURNS = [
 )
 def test_the_whole_conversation_is_the_prompt(row: dict, prompt: list, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
-    found = import_preferences(tmp_path / "p.jsonl")
+    found = read_whole(tmp_path / "p.jsonl")
     assert [(m["role"], m["content"]) for m in found.prompts[0].messages] == prompt
     assert {c.text for c in found.completions} == {"a", "b"}
 
@@ -277,7 +279,7 @@ def test_the_whole_conversation_is_the_prompt(row: dict, prompt: list, tmp_path:
 def test_a_bad_row_never_costs_the_others(row: str, reason: str, tmp_path: Path) -> None:
     good = '{"prompt": "fine", "chosen": "a", "rejected": "b"}'
     (tmp_path / "p.jsonl").write_text(f"{row}\n{good}\n{good}\n")
-    found = import_preferences(tmp_path / "p.jsonl")
+    found = read_whole(tmp_path / "p.jsonl")
     assert [bad.line for bad in found.bad] == [1, 3]
     assert reason in found.bad[0].reason
     assert found.bad[1].reason == "says the same as line 2"

@@ -194,7 +194,7 @@ def test_a_chunk_that_kills_every_worker_ends_the_run(cluster: Any, tmp_path: Pa
     done = FileJournal(tmp_path / "journal")
     work = partial(Workers(1, 1, 0.0).each, Doubles(deadly=2))
     with pytest.raises(ModelError, match=f"{TRIES} workers died over the same chunk.*--resume and fewer"):
-        work_through({"a": 1, "b": 2}, work, done, label="double", unit="numbers", size=int)
+        dict(work_through({"a": 1, "b": 2}, work, done, label="double", unit="numbers", size=int))
     assert done.entries() == {"a": 2}
 
 

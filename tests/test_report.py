@@ -19,7 +19,8 @@ from browser import CHROMIUM as BROWSER
 from browser import Browser
 
 from prefloop.evaluation import charts, svg
-from prefloop.evaluation.compare import Answers, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import evaluate
 from prefloop.evaluation.metrics import HeldOutPair
 from prefloop.evaluation.report import ReportContext, ShownAnswer, ShownQuestion, claim, render, write_report
 from prefloop.evaluation.tables import shown_prompts

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preference_imports import read_whole
 
 from prefloop.config.recipe import load_recipe
 from prefloop.errors import DataError
-from prefloop.preferences.importers import import_preferences
+from prefloop.loop.import_stage import import_file
 from prefloop.sql.canonical import canonical_sql
 from prefloop.sql.compare import ComparisonSpec, compare
 from prefloop.sql.pool import SandboxPool
@@ -28,7 +29,7 @@ pytestmark = [
 def test_a_pair_file_of_llama_factory_is_read_whole() -> None:
     path = DATA / "preferences" / "llamafactory_dpo_en_demo.json"
     rows = json.loads(path.read_text())
-    found = import_preferences(path)
+    found = read_whole(path)
     assert len(found.preferences) == len({json.dumps(row, sort_keys=True) for row in rows}) == 295
     assert len(found.bad) == 5
     assert all(row.reason.startswith("says the same as line") for row in found.bad)
@@ -45,10 +46,10 @@ def test_a_pair_file_of_llama_factory_is_read_whole() -> None:
 def test_human_labels_become_pairs_and_answers_that_are_no_text_are_named(tmp_path: Path) -> None:
     rows = json.loads((DATA / "preferences" / "pandalm_testset_v1_3annotators.json").read_text())
     with pytest.raises(DataError, match="line 1: neither chosen/rejected nor a list"):
-        import_preferences(DATA / "preferences" / "pandalm_testset_v1_3annotators.json")
+        import_file(DATA / "preferences" / "pandalm_testset_v1_3annotators.json", tmp_path / "set")
     trl = tmp_path / "trl.jsonl"
     trl.write_text("".join(json.dumps(_majority_pair(row)) + "\n" for row in rows))
-    found = import_preferences(trl)
+    found = read_whole(trl)
     reasons = [row.reason for row in found.bad]
     assert len(found.preferences) + len(found.bad) == 999
     assert sum("neither text" in reason for reason in reasons) == 6

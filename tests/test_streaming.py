@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from scipy.stats import spearmanr
 from prefloop.config.judges import CustomConfig
 from prefloop.config.recipe import PreferenceConfig
 from prefloop.errors import DataError
-from prefloop.loop import judge_stage, prefer_stage, stages
+from prefloop.loop import import_stage, judge_stage, prefer_stage
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import write_preference_set
 from prefloop.progress import progress, set_quiet
@@ -72,7 +73,6 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouped, "ROWS", 16)
     monkeypatch.setattr(tables, "ROWS", 16)
     monkeypatch.setattr(judge_stage, "ANSWERS", 12)
-    monkeypatch.setattr(stages, "ANSWERS", 12)
     monkeypatch.setattr(prefer_stage, "ROWS", 12)
 
 
@@ -182,6 +182,20 @@ class TestGrouping:
         (part,) = Grouping(ids, [Table(tmp_path / "c", Completion)]).slices([*asked, asked[0]], tmp_path / "w")
         assert len(part.rows[0]) == 2 * ANSWERS
 
+    def test_answers_that_come_in_chunks_are_put_in_the_order_of_the_prompts(
+        self, tmp_path: Path, small_slices: None
+    ) -> None:
+        asked = prompts(40)
+        found = {p.id: [c for c in answers(asked, each=3) if c.prompt_id == p.id] for p in asked}
+        chunks = [asked[i::7] for i in range(7)]
+        batches = [[c for p in chunk for c in found[p.id]] for chunk in chunks]
+        expected = [c for p in asked for c in found[p.id]]
+        assert grouped.ordered(batches, asked) == expected
+        parts = list(grouped.ordered_on_disk(iter(batches), asked, tmp_path / "work"))
+        assert [c for part in parts for c in part] == expected
+        assert len(parts) > 3
+        assert not (tmp_path / "work").exists()
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
@@ -194,7 +208,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 class TestStages:
     def test_many_slices_judge_as_one(self, files: tuple[Path, Path], small_slices: None, tmp_path: Path) -> None:
         asked, answered = read_records(files[0], Prompt), read_records(files[1], Completion)
-        summary = stages.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+        summary = judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
         found = read_records(tmp_path / "j.parquet", Judgement)
         assert [j.completion_ids for j in found] == [(c.id,) for c in answered]
         assert [j.value for j in found] == [float(len(c.text) % 7) for c in answered]
@@ -202,7 +216,7 @@ class TestStages:
         assert summary["mean_score"] == pytest.approx(np.mean([len(c.text) % 7 for c in answered]))
         shuffled = random.Random(2).sample(answered, len(answered))
         write_records(tmp_path / "shuffled.parquet", shuffled, Completion)
-        stages.judge_file(files[0], tmp_path / "shuffled.parquet", tmp_path / "k.parquet", JUDGE)
+        judge_stage.judge_file(files[0], tmp_path / "shuffled.parquet", tmp_path / "k.parquet", JUDGE)
         again = read_records(tmp_path / "k.parquet", Judgement)
         assert sorted(again, key=lambda j: j.id) == sorted(found, key=lambda j: j.id)
         order = {prompt.id: place for place, prompt in enumerate(asked)}
@@ -216,10 +230,10 @@ class TestStages:
         self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, options: dict[str, object]
     ) -> None:
         config = PreferenceConfig(**options)
-        stages.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+        judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
         asked, answered = read_records(files[0], Prompt), read_records(files[1], Completion)
         judged = read_records(tmp_path / "j.parquet", Judgement)
-        found = stages.prefer_files(*files, tmp_path / "j.parquet", tmp_path / "set", config)
+        found = prefer_stage.prefer_files(*files, tmp_path / "j.parquet", tmp_path / "set", config)
         whole = build_preferences(asked, answered, judged, config, 1)
         assert read_records(tmp_path / "set" / "records" / "preferences.parquet", Preference) == list(whole.preferences)
         assert found["drops"] == whole.drops
@@ -242,11 +256,11 @@ class TestStages:
         self, files: tuple[Path, Path], tmp_path: Path
     ) -> None:
         asked = read_records(files[0], Prompt)
-        stages.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+        judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
         write_records(tmp_path / "some.parquet", asked[:50], Prompt)
         with pytest.raises(DataError, match=r"c\.parquet answers prompt .*, which .*some\.parquet does not hold"):
-            stages.judge_file(tmp_path / "some.parquet", files[1], tmp_path / "k.parquet", JUDGE)
-        found = stages.prefer_files(
+            judge_stage.judge_file(tmp_path / "some.parquet", files[1], tmp_path / "k.parquet", JUDGE)
+        found = prefer_stage.prefer_files(
             tmp_path / "some.parquet", files[1], tmp_path / "j.parquet", tmp_path / "set", PreferenceConfig()
         )
         assert found["drops"]["answer to a prompt that is not given"] == 10 * ANSWERS
@@ -254,7 +268,7 @@ class TestStages:
     def test_judging_that_was_stopped_goes_on_with_the_same_bytes(
         self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        stages.judge_file(*files, tmp_path / "whole.parquet", JUDGE)
+        judge_stage.judge_file(*files, tmp_path / "whole.parquet", JUDGE)
         append, left = FileJournal.append, [3]
 
         def stopped(self: FileJournal, key: str, value: object) -> None:
@@ -265,13 +279,26 @@ class TestStages:
 
         monkeypatch.setattr(FileJournal, "append", stopped)
         with pytest.raises(KeyboardInterrupt):
-            stages.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+            judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
         assert not (tmp_path / "j.parquet").exists()
         (journal,) = tmp_path.glob(".j.parquet.*.journal")
         assert len(FileJournal(journal).entries()) == 3
-        stages.judge_file(*files, tmp_path / "j.parquet", JUDGE, resume=True)
+        judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE, resume=True)
         assert (tmp_path / "j.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
         assert {p.name for p in tmp_path.iterdir()} == {"p.parquet", "c.parquet", "j.parquet", "whole.parquet"}
+
+    def test_many_batches_import_as_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [{"prompt": f"question {i % 9}", "chosen": f"a{i % 4}", "rejected": f"b{i % 3}"} for i in range(40)] + [
+            {"prompt": "no answers"}
+        ]
+        (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        whole = import_stage.import_file(tmp_path / "p.jsonl", tmp_path / "whole")
+        distinct = len({json.dumps(row) for row in rows[:40]})
+        assert (whole["pairs"], len(whole["bad"])) == (distinct, 41 - distinct)
+        monkeypatch.setattr(import_stage, "ROWS", 3)
+        assert import_stage.import_file(tmp_path / "p.jsonl", tmp_path / "parts") == whole
+        for path in sorted(p for p in (tmp_path / "whole").rglob("*") if p.is_file()):
+            assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
 
     def test_no_stage_imports_torch(self, files: tuple[Path, Path], tmp_path: Path) -> None:
         script = """
@@ -283,6 +310,7 @@ for words in (
     ["prefer", p, c, f"{out}/j.parquet", "--out", f"{out}/set"],
     ["decontaminate", f"{out}/set", "--against", f"{out}/test.jsonl", "--out", f"{out}/clean"],
     ["mix", f"{out}/clean", "--out", f"{out}/mixed"],
+    ["prefer", "--import", f"{out}/mixed/preferences.jsonl", "--out", f"{out}/imported"],
 ):
     done = prefloop(*words)
     assert done.returncode == 0, done.stderr
@@ -294,6 +322,12 @@ print("torch" in sys.modules)
         words = [sys.executable, "-c", code, str(Path(__file__).parent), *map(str, files), str(tmp_path)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.stdout == "False\n", done.stderr
+
+
+def test_a_finished_run_is_shown_without_what_computes() -> None:
+    code = "import sys, prefloop.loop.main, prefloop.loop.show; print({'torch', 'scipy.stats'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_length_bias_is_scipys(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def evaluate(
     Example: prefloop evaluate --adapter runs/nba-sql/checkpoint --out runs/check
     """
     from prefloop.config.recipe import load_recipe
+    from prefloop.loop.evaluate_stage import evaluate_models
     from prefloop.loop.show import print_figures
-    from prefloop.loop.stages import evaluate_models
 
     read = [
         "evaluation.",

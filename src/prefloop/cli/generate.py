@@ -56,7 +56,7 @@ def generate(
     from prefloop.config.recipe import engine_section
     from prefloop.config.sampling import Sampling
     from prefloop.errors import ConfigError
-    from prefloop.loop.stages import generate_file
+    from prefloop.loop.generate_stage import generate_file
 
     if greedy and (k, temperature, top_p, top_k) != (None, None, None, None):
         raise typer.BadParameter("--k, --temperature, --top-p and --top-k have no effect with --greedy")

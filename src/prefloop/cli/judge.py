@@ -53,7 +53,7 @@ def judge(
       prefloop judge prompts.jsonl completions.parquet --judge pairrm --set engine=ray --out judgements.parquet
     """
     from prefloop.config.recipe import engine_section, judge_section
-    from prefloop.loop.stages import judge_file
+    from prefloop.loop.judge_stage import judge_file
 
     engine, threads, others = engine_section(overrides(settings))
     config = judge_section(judge, others)

@@ -32,7 +32,8 @@ def prefer(
       prefloop prefer ultrafeedback.jsonl --import --out preferences
     """
     from prefloop.config.recipe import load_recipe
-    from prefloop.loop.stages import import_file, prefer_files
+    from prefloop.loop.import_stage import import_file
+    from prefloop.loop.prefer_stage import prefer_files
 
     if import_:
         if settings or completions:

@@ -14,6 +14,7 @@ import numpy as np
 
 from prefloop.errors import DataError
 from prefloop.evaluation import metrics
+from prefloop.evaluation.answers import Answers
 from prefloop.evaluation.metrics import HeldOutPair
 from prefloop.maths.statistics import (
     SHARE,
@@ -29,16 +30,6 @@ from prefloop.records import Completion, Judgement, Prompt
 
 SIDES = ("before", "after")
 POWER = 0.8
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one checkpoint answered: greedy on every question, samples on some, and the judgements."""
-
-    greedy: Sequence[Completion]
-    greedy_judgements: Sequence[Judgement]
-    sampled: Sequence[Completion]
-    sampled_judgements: Sequence[Judgement]
 
 
 @dataclass(frozen=True)

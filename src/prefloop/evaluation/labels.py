@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -11,7 +11,7 @@ from prefloop.records import Judgement
 
 
 def label_gap(
-    labels: Sequence[Judgement], execution: Sequence[Judgement], templates: Mapping[str, str]
+    labels: Iterable[Judgement], execution: Iterable[Judgement], templates: Mapping[str, str]
 ) -> dict[str, Any]:
     """Pairwise accuracy of a judge against execution, and what its favourite answers are worth.
 

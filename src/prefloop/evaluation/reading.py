@@ -7,18 +7,16 @@ The same rows give the same bytes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import accumulate
 from math import isfinite
 from typing import Any, Literal
 
 from prefloop.evaluation import wording
+from prefloop.evaluation.pages import asset, policy_source, templates
 from prefloop.records import Message, canonical_json, content_id
 
 TEMPLATE, STYLES = "reading.html.j2", ("report.css", "reading.css")
@@ -63,22 +61,15 @@ def reading_page(
             hashes, and the page says of how many.
         summary: label and value of the figures at the top; hidden in blind mode, as is the title.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("prefloop", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["visible"] = wording.visible
     items = _items(rows)
     kept = _within(items)
     if len(kept) < len(items):
         summary = [*summary, ("shown on this page", f"{len(kept):,} of {len(items):,}, drawn by chance")]
-    style, script = "".join(map(_asset, STYLES)), "".join(map(_asset, SCRIPTS))
+    style, script = "".join(map(asset, STYLES)), "".join(map(asset, SCRIPTS))
     names = (name_a, name_b) if name_a != name_b else (f"{name_a} (a)", f"{name_b} (b)")
     return environment.get_template(TEMPLATE).render(
         title=title,
@@ -88,7 +79,7 @@ def reading_page(
         data=Markup(_data(kept, names)),
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        policy=f"default-src 'none'; style-src {policy_source(style)}; script-src {policy_source(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
 
@@ -145,12 +136,3 @@ def _finite(value: float | None) -> float | None:
 
 def _json(value: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", canonical_json(value))
-
-
-def _asset(name: str) -> str:
-    return files("prefloop.evaluation").joinpath(name).read_text(encoding="utf-8")
-
-
-def _source(content: str) -> str:
-    """The content's hash as a Content-Security-Policy source."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

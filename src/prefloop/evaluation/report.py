@@ -6,16 +6,14 @@ there by hash. The same evaluation and context give the same bytes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop.evaluation import charts, wording
+from prefloop.evaluation.pages import asset, policy_source, templates
 from prefloop.store.files import write_text
 
 if TYPE_CHECKING:
@@ -108,19 +106,12 @@ def write_report(evaluation: Mapping[str, Any], context: ReportContext, path: Pa
 
 def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("prefloop", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     names = ("percent", "points", "bounds", "p_value", "visible", "cell", "columns", "method")
     environment.filters |= {name: getattr(wording, name) for name in names} | {"sql": highlight}
-    style, script = _asset(STYLE) + _code_style(), _asset(SCRIPT)
+    style, script = asset(STYLE) + _code_style(), asset(SCRIPT)
     return environment.get_template(TEMPLATE).render(
         e=evaluation,
         c=context,
@@ -132,7 +123,7 @@ def render(evaluation: Mapping[str, Any], context: ReportContext) -> str:
         charts={name: Markup(svg) for name, svg in _charts(evaluation, context).items()},
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        policy=f"default-src 'none'; style-src {policy_source(style)}; script-src {policy_source(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
 
@@ -174,15 +165,6 @@ def _code_style() -> str:
         return "\n".join(line for line in lines if line.startswith("pre.sql ."))
 
     return f"{rules('xcode')}\n@media (prefers-color-scheme: dark) {{\n{rules('github-dark')}\n}}\n"
-
-
-def _asset(name: str) -> str:
-    return files("prefloop.evaluation").joinpath(name).read_text(encoding="utf-8")
-
-
-def _source(content: str) -> str:
-    """The content's hash as a Content-Security-Policy source."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _charts(evaluation: Mapping[str, Any], context: ReportContext) -> dict[str, str]:

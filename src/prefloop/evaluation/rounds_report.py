@@ -6,15 +6,13 @@ and context give the same bytes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from prefloop.evaluation import wording
+from prefloop.evaluation.pages import asset, policy_source, templates
 from prefloop.evaluation.rounds import UNMEASURED, over_optimisation
 from prefloop.evaluation.rounds_charts import Chart, Level, Line, Point, over_distance, plot, rounds_places
 from prefloop.evaluation.rounds_details import at, change, details, figure, parts, share, times
@@ -54,16 +52,9 @@ def write_rounds_report(rounds: Mapping[str, Any], context: RoundsContext, out: 
 
 def render_rounds(rounds: Mapping[str, Any], context: RoundsContext) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("prefloop", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     forms = {
         "percent": percent,
         "points": points,
@@ -74,8 +65,7 @@ def render_rounds(rounds: Mapping[str, Any], context: RoundsContext) -> str:
         "parts": parts,
     }
     environment.filters |= forms | {"visible": lambda value: wording.visible(str(value)), "svg": Markup}
-    style = "".join(files("prefloop.evaluation").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = "".join(map(asset, STYLES))
     every = rounds["rounds"]
     guarded = [(one, _guards(one)) for one in every if one.get("guards")]
     return environment.get_template(TEMPLATE).render(
@@ -93,7 +83,7 @@ def render_rounds(rounds: Mapping[str, Any], context: RoundsContext) -> str:
         over={label: over_optimisation(rows) for label, rows in (rounds.get("curves") or {}).items()},
         seeds=_seeds(rounds.get("seeds") or ()),
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src {policy_source(style)}; base-uri 'none'; form-action 'none'",
     )
 
 

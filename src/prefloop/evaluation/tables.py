@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from prefloop.evaluation.compare import Answers
+    from prefloop.evaluation.answers import Answers
 
 MISSING = "–"
 

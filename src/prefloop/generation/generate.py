@@ -21,6 +21,7 @@ from prefloop.models.lineage import Lineage
 from prefloop.models.load import Policy
 from prefloop.models.template import encode_prompt, end_token_ids
 from prefloop.records import Completion, Prompt, content_id
+from prefloop.store.grouped import ordered
 from prefloop.store.journal import Journal, work_through
 
 MOST_ROWS = 512
@@ -109,6 +110,29 @@ def generate_completions(
 ) -> list[Completion]:
     """K answers to every prompt (one with ``sampling.greedy``), in the order of `prompts`, then of index.
 
+    Args and errors are those of `generate_chunks`.
+    """
+    chunks = generate_chunks(
+        policy, prompts, sampling, seed=seed, round_=round_, rows=rows, journal=journal, label=label
+    )
+    return ordered(chunks, prompts)
+
+
+def generate_chunks(
+    policy: Policy | Writer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    round_: int = 0,
+    rows: int | None = None,
+    journal: Journal | None = None,
+    label: str = "generate",
+) -> Iterator[list[Completion]]:
+    """The answers of some prompts as soon as they are written, prompts in any order; of one prompt in that of index.
+
+    Memory holds the tokens of all prompts, and the answers of one chunk.
+
     Args:
         rows: most answers computed side by side; None = as many as fit the cache's allowance.
         journal: finished chunks are kept there and not computed again.
@@ -121,22 +145,18 @@ def generate_completions(
     encoded = [(prompt.id, encode_prompt(writer.tokenizer, prompt.messages)) for prompt in prompts]
     _check(writer, encoded, sampling)
     chunks = dict(_chunks(writer, encoded, sampling, seed, round_, rows))
-    answers = work_through(
+    for key, answers in work_through(
         chunks,
         lambda left: writer.written(left, sampling, seed, round_),
         journal,
         label=label,
         unit="prompts",
         size=len,
-    )
-    found: dict[tuple[str, int], Answer] = {}
-    for key, chunk in chunks.items():
-        found.update(zip(_identities(chunk, sampling), (Answer(**row) for row in answers[key]), strict=True))
-    return [
-        _completion(writer, prompt.id, index, found[prompt.id, index], sampling, seed, round_)
-        for prompt in prompts
-        for index in sampling.indices
-    ]
+    ):
+        yield [
+            _completion(writer, prompt_id, index, Answer(**answer), sampling, seed, round_)
+            for (prompt_id, index), answer in zip(_identities(chunks[key], sampling), answers, strict=True)
+        ]
 
 
 def _check(writer: Writer, encoded: Encoded, sampling: Sampling) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefloop.config.sampling import Sampling
@@ -77,9 +77,7 @@ def ask_endpoint(
     label: str = "ask",
 ) -> dict[tuple[str, int], Reply]:
     """What the server said, by prompt id and index, failures included; raises as `generate_from_endpoint`."""
-    twice = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
-    if twice:
-        raise DataError(f"prompt {twice[0]} is there twice: ids hash the messages, so remove one of the two")
+    require_distinct(prompts)
     identities = [(prompt.id, index) for prompt in prompts for index in sampling.indices]
     bodies = [
         request_body(prompt, sampling, request_seed(seed, round_, prompt.id, index))
@@ -87,6 +85,17 @@ def ask_endpoint(
         for index in sampling.indices
     ]
     return dict(zip(identities, client.complete(bodies, journal=journal, label=label), strict=True))
+
+
+def require_distinct(prompts: Iterable[Prompt]) -> None:
+    """Refuse a prompt that is there twice: its answers could not be told apart.
+
+    Raises:
+        DataError: one is.
+    """
+    ((prompt_id, count),) = Counter(prompt.id for prompt in prompts).most_common(1) or [("", 0)]
+    if count > 1:
+        raise DataError(f"prompt {prompt_id} is there twice: ids hash the messages, so remove one of the two")
 
 
 def request_seed(seed: int, round_: int, prompt_id: str, index: int) -> int:

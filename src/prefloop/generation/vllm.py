@@ -22,6 +22,7 @@ from prefloop.models.lineage import Lineage, hash_folder
 from prefloop.models.load import Policy, model_folder
 from prefloop.models.template import encode_prompt
 from prefloop.records import Completion, Prompt, content_id
+from prefloop.store.grouped import ordered
 from prefloop.store.journal import Journal, work_through
 
 if TYPE_CHECKING:
@@ -132,24 +133,40 @@ def generate_with_engine(
         DataError: a prompt that is there twice, or that the engine refuses (too long).
         ModelError: the tokenizer has no chat template, or the engine gave an answer up.
     """
+    chunks = generate_chunks(engine, prompts, sampling, seed=seed, round_=round_, journal=journal, label=label)
+    return ordered(chunks, prompts)
+
+
+def generate_chunks(
+    engine: Engine | RayEngine,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    round_: int = 0,
+    journal: Journal | None = None,
+    label: str = "generate",
+) -> Iterator[list[Completion]]:
+    """The answers of some prompts as soon as they are written, prompts in any order; of one prompt in that of index.
+
+    Args and errors are those of `generate_with_engine`.
+    """
     asked = {prompt.id: encode_prompt(engine.tokenizer, prompt.messages) for prompt in prompts}
     if len(asked) < len(prompts):
         raise DataError("a prompt is there twice: ids hash the messages, so remove one of the two")
-    found: Answers = {}
-    for answers in work_through(
+    for _, answers in work_through(
         dict(_chunks(engine, asked, sampling, seed, round_)),
         lambda left: engine.written(left, sampling, seed, round_),
         journal,
         label=label,
         unit="prompts",
         size=len,
-    ).values():
-        found |= answers
-    return [
-        _completion(engine, prompt.id, index, answer, sampling, seed, round_)
-        for prompt in prompts
-        for index, answer in zip(sampling.indices, found[prompt.id], strict=True)
-    ]
+    ):
+        yield [
+            _completion(engine, prompt_id, index, answer, sampling, seed, round_)
+            for prompt_id, found in answers.items()
+            for index, answer in zip(sampling.indices, found, strict=True)
+        ]
 
 
 def _chunks(

@@ -18,13 +18,12 @@ from prefloop.judging.conversations import (
     judge_conversations,
     within,
 )
-from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.judging.groups import Answered, ChunkedJudge
 from prefloop.models.armorm import GATING_PATTERN, OBJECTIVES, ArmoRM, gate_position, load_armorm
 from prefloop.models.attention import training_attention
 from prefloop.models.group import GroupBatch, GroupStates
 from prefloop.models.load import base_lineage
-from prefloop.records import Completion, Judgement, Message, Prompt, content_id
-from prefloop.store.journal import Journal
+from prefloop.records import Judgement, Message, content_id
 
 PROMPTS_PER_CHUNK = 64
 _PROBE: Message = {"role": "user", "content": "prefloop"}
@@ -37,7 +36,7 @@ class _Gated(Conversation):
     gate: int
 
 
-class ArmoRMJudge:
+class ArmoRMJudge(ChunkedJudge):
     """Holds the model from ``__enter__`` to ``__exit__``.
 
     Its name carries a hash of the weights, tokenizer, template and number type that decide a score.
@@ -81,15 +80,8 @@ class ArmoRMJudge:
         self._model = None
         del self._scorer
 
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
-        *,
-        journal: Journal | None = None,
-        label: str = "judge",
-    ) -> list[Judgement]:
-        """One ``score`` judgement per completion, by prompt.
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """One ``score`` judgement per completion.
 
         ``objectives`` holds each objective's own reward by name; ``raw`` the ``coefficients`` by which this prompt
         weighs them (score = Σ coefficient · reward) and the conversation's ``tokens``. A conversation that is too
@@ -100,17 +92,6 @@ class ArmoRMJudge:
         """
         if self._model is None:
             raise JudgeError(f"{self.name} is not open: use it in a with statement")
-        return judge_chunks(
-            self.identity,
-            self._judge_chunk,
-            prompts,
-            completions,
-            per_chunk=self.per_chunk,
-            journal=journal,
-            label=label,
-        )
-
-    def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         return judge_conversations(chunk, self.name, self._encode, self._scorer)
 
     def _encode(self, messages: Sequence[Message], answer: str) -> _Gated:

@@ -9,21 +9,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from prefloop.config.judges import CustomConfig
 from prefloop.config.plugins import load_function, source_of
-from prefloop.judging.groups import Answered, judge_chunks
-from prefloop.records import Completion, Judgement, Prompt, content_id
-from prefloop.store.journal import Journal
+from prefloop.judging.groups import Answered, ChunkedJudge
+from prefloop.records import Judgement, Prompt, content_id
 
 PROMPTS_PER_CHUNK = 16
 GROUP = "prefloop.judges"
 """Entry points that name a judge."""
 
 
-class CustomJudge:
+class CustomJudge(ChunkedJudge):
     """Calls the function once per prompt; what it raises, or returns wrongly, leaves that prompt unscored.
 
     The judge's name carries a hash of the function's text: scores of two versions are told apart.
@@ -45,26 +43,8 @@ class CustomJudge:
     def __exit__(self, *exception: object) -> None:
         return None
 
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
-        *,
-        journal: Journal | None = None,
-        label: str = "judge",
-    ) -> list[Judgement]:
-        """One ``score`` judgement per completion, by prompt."""
-        return judge_chunks(
-            self.identity,
-            self._judge_chunk,
-            prompts,
-            completions,
-            per_chunk=self.per_chunk,
-            journal=journal,
-            label=label,
-        )
-
-    def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """One ``score`` judgement per completion."""
         found = []
         for prompt, answers in chunk:
             scores, error = self._scores(prompt, [answer.text for answer in answers])

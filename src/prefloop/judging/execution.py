@@ -25,7 +25,7 @@ from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
 from prefloop.errors import ConfigError, DataError
-from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.judging.groups import Answered, ChunkedJudge
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.databases import Database, identity
@@ -61,7 +61,7 @@ class _Verdict:
     """Hash of the whole result on every database: equal digests, equal denotation."""
 
 
-class ExecutionJudge:
+class ExecutionJudge(ChunkedJudge):
     """Keeps the sandbox open and the gold results cached over several calls.
 
     Use as a context manager; the worker processes end with it.
@@ -130,15 +130,7 @@ class ExecutionJudge:
         unknown = sorted({self._set(prompt) for prompt in prompts} - self._places.keys())
         if unknown:
             raise DataError(f"no database called '{unknown[0]}' is at hand, which a prompt's meta.database names")
-        judged = judge_chunks(
-            self.identity,
-            self._judge_chunk,
-            prompts,
-            completions,
-            per_chunk=self.per_chunk,
-            journal=journal,
-            label=label,
-        )
+        judged = super().judge(prompts, completions, journal=journal, label=label)
         found = {judgement.completion_ids[0]: judgement for judgement in judged}
         return [found[completion.id] for completion in completions]
 
@@ -146,7 +138,8 @@ class ExecutionJudge:
         """Name of the databases that a prompt is about."""
         return str(prompt.meta.get("database") or "") if self._several else ""
 
-    def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """Runs each distinct query of the chunk once."""
         self._run_golds([prompt for prompt, _ in chunk])
         queries = sorted(
             {(self._set(prompt), sql) for prompt, group in chunk for c in group if (sql := extract_sql(c.text))}

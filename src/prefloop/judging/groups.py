@@ -53,13 +53,37 @@ class Judge(Protocol):
         ...
 
 
-class ChunkedJudge(Judge, Protocol):
-    """A judge that takes prompts in chunks, each on its own."""
+class ChunkedJudge:
+    """A judge that takes prompts in chunks, each on its own; what it makes of one is all that such judges differ in."""
 
+    name: str
     identity: str
     """Of all that decides a verdict; known before the judge is entered."""
     per_chunk: int
     """Prompts of a chunk."""
+
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """Judgements of some prompts' answers, in their order."""
+        raise NotImplementedError
+
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        *,
+        journal: Journal | None = None,
+        label: str = "judge",
+    ) -> list[Judgement]:
+        """As in `Judge`: what `judge_chunk` says of every prompt with answers."""
+        return judge_chunks(
+            self.identity,
+            self.judge_chunk,
+            prompts,
+            completions,
+            per_chunk=self.per_chunk,
+            journal=journal,
+            label=label,
+        )
 
 
 def judge_chunks(
@@ -99,14 +123,16 @@ def judge_through(
 ) -> list[Judgement]:
     """`judge_chunks` by whatever works chunks off: `work` yields each key with its judgements (as JSON values)."""
     chunks = [(_key(judge, chunk), chunk) for chunk in batched(answered(prompts, completions), per_chunk)]
-    found = work_through(
-        dict(chunks),
-        work,
-        journal,
-        label=label,
-        unit="answers",
-        size=lambda chunk: sum(len(answers) for _, answers in chunk),
-        worth=lambda rows: any(row["value"] is not None for row in rows),
+    found = dict(
+        work_through(
+            dict(chunks),
+            work,
+            journal,
+            label=label,
+            unit="answers",
+            size=lambda chunk: sum(len(answers) for _, answers in chunk),
+            worth=lambda rows: any(row["value"] is not None for row in rows),
+        )
     )
     return [_from_json(row) for key, _ in chunks for row in found[key]]
 

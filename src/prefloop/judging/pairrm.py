@@ -19,12 +19,11 @@ import torch
 
 from prefloop.config.judges import PairRMConfig
 from prefloop.errors import JudgeError, ModelError
-from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.judging.groups import Answered, ChunkedJudge
 from prefloop.models.lineage import hash_folder
 from prefloop.models.load import model_folder
 from prefloop.models.pairrm import PairRM, Segment, Triple, load_pairrm
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
-from prefloop.store.journal import Journal
 
 PROMPTS_PER_CHUNK = 32
 CONVERSATION_INSTRUCTION = (
@@ -45,7 +44,7 @@ CARD = (
 CARD_TOLERANCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.2}
 
 
-class PairRMJudge:
+class PairRMJudge(ChunkedJudge):
     """Loads the model on entering and frees it on leaving."""
 
     name = "pairrm"
@@ -71,14 +70,7 @@ class PairRMJudge:
     def __exit__(self, *exception: object) -> None:
         self._model = None
 
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
-        *,
-        journal: Journal | None = None,
-        label: str = "judge",
-    ) -> list[Judgement]:
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         """One ``score`` judgement per completion.
 
         ``raw`` keeps the logits with this answer on the left against each other one (None where both read the same),
@@ -87,17 +79,6 @@ class PairRMJudge:
         Raises:
             JudgeError: not entered, or the device's memory does not suffice.
         """
-        return judge_chunks(
-            self.identity,
-            self._judge_chunk,
-            prompts,
-            completions,
-            per_chunk=self.per_chunk,
-            journal=journal,
-            label=label,
-        )
-
-    def _judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         if self._model is None:
             raise JudgeError("the judge pairrm is not open: use it in a with statement")
         shown = [as_shown(prompt.messages, [answer.text for answer in answers]) for prompt, answers in chunk]

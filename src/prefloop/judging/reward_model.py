@@ -22,19 +22,18 @@ from prefloop.judging.conversations import (
     judge_conversations,
     within,
 )
-from prefloop.judging.groups import Answered, judge_chunks
+from prefloop.judging.groups import Answered, ChunkedJudge, judge_chunks
 from prefloop.models.attention import training_attention
 from prefloop.models.group import GroupBatch, GroupStates
 from prefloop.models.lineage import LINEAGE_FILE, Lineage, hash_folder
 from prefloop.models.load import base_lineage, model_folder
 from prefloop.models.reward import last_token_scores, load_reward_model
 from prefloop.records import Completion, Judgement, Message, Prompt, content_id
-from prefloop.store.journal import Journal
 
 PROMPTS_PER_CHUNK = 64
 
 
-class RewardModelJudge:
+class RewardModelJudge(ChunkedJudge):
     """Holds the model from ``__enter__`` to ``__exit__``.
 
     Its name carries a hash of the weights, tokenizer, template and settings that decide a score.
@@ -79,15 +78,8 @@ class RewardModelJudge:
         self._open.close()
         self._scorer = None
 
-    def judge(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
-        *,
-        journal: Journal | None = None,
-        label: str = "judge",
-    ) -> list[Judgement]:
-        """One ``score`` judgement per completion, by prompt; ``raw`` holds the conversation's ``tokens``.
+    def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
+        """One ``score`` judgement per completion; ``raw`` holds the conversation's ``tokens``.
 
         A conversation that is too long, cannot be rendered, or scores no finite number has value None and the reason
         in ``raw["error"]``.
@@ -95,16 +87,7 @@ class RewardModelJudge:
         Raises:
             JudgeError: not entered, or out of memory.
         """
-        scorer = self._scorer
-        if scorer is None:
-            raise JudgeError(f"{self.name} is not open: use it in a with statement")
-
-        def judge_chunk(chunk: list[Answered]) -> list[Judgement]:
-            return judge_conversations(chunk, self.name, self._encode, scorer)
-
-        return judge_chunks(
-            self.identity, judge_chunk, prompts, completions, per_chunk=self.per_chunk, journal=journal, label=label
-        )
+        return judge_conversations(chunk, self.name, self._encode, self._entered())
 
     def features(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> dict[str, list[float]]:
         """[d] by completion id: the last hidden state at the answer's last token, of which the score is the head's one
@@ -113,9 +96,7 @@ class RewardModelJudge:
         Raises:
             JudgeError: not entered, or out of memory.
         """
-        if self._scorer is None:
-            raise JudgeError(f"{self.name} is not open: use it in a with statement")
-        scorer = replace(self._scorer, score=self._last_states)
+        scorer = replace(self._entered(), score=self._last_states)
 
         def read_chunk(chunk: list[Answered]) -> list[Judgement]:
             return judge_conversations(chunk, self.name, self._encode, scorer)
@@ -124,6 +105,11 @@ class RewardModelJudge:
             self.name, read_chunk, prompts, completions, per_chunk=PROMPTS_PER_CHUNK, journal=None, label="features"
         )
         return {judged.completion_ids[0]: judged.raw["features"] for judged in found if "features" in judged.raw}
+
+    def _entered(self) -> Scorer[Conversation]:
+        if self._scorer is None:
+            raise JudgeError(f"{self.name} is not open: use it in a with statement")
+        return self._scorer
 
     def _last_states(self, batch: GroupBatch, _: list[Shared[Conversation]]) -> list[Score]:
         assert self._scorer is not None

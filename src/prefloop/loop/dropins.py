@@ -16,7 +16,8 @@ from prefloop.config.judges import ExecutionConfig, RewardModelConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe, load_recipe
 from prefloop.config.sampling import Sampling
 from prefloop.config.training import RewardTrainingConfig
-from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import HeldOutPair, evaluate
 from prefloop.evaluation.labels import label_gap
 from prefloop.generation.generate import generate_completions
 from prefloop.judging.execution import ExecutionJudge

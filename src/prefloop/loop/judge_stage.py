@@ -1,4 +1,4 @@
-"""Judging a file of answers of any size: slice by slice, counted as it goes."""
+"""Answers in files judged: what `prefloop judge` and Python users call; slice by slice, counted as it goes."""
 
 from __future__ import annotations
 
@@ -8,38 +8,133 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.judges import EnsembleConfig, JudgeConfig, LLMConfig
-from prefloop.errors import JudgeError
+import pyarrow as pa
+
+from prefloop.config.engine import LOCAL, EngineSection
+from prefloop.config.judges import EnsembleConfig, ExecutionConfig, JudgeConfig, LLMConfig, PeopleConfig, with_members
+from prefloop.errors import ConfigError, DataError, JudgeError
 from prefloop.judging.groups import Judge, altered
+from prefloop.judging.open import open_judge
+from prefloop.loop.prompt_files import each_prompt, prompt_ids, require_league
+from prefloop.loop.software import set_threads
 from prefloop.progress import progress
-from prefloop.records import Judgement, Prompt
-from prefloop.store.grouped import Grouping
-from prefloop.store.journal import Journal
+from prefloop.records import Completion, Judgement, Prompt
+from prefloop.sql.databases import frozen
+from prefloop.sql.databases import identity as identity_of
+from prefloop.sql.postgres import is_postgres
+from prefloop.store.files import cache_folder, file_hash, unused
+from prefloop.store.grouped import Grouping, Table
+from prefloop.store.journal import Journal, journal_beside
+from prefloop.store.objects import fetched
+from prefloop.store.tables import records_file
 
 ANSWERS = 8_192
 """Answers that are held and judged at once: files below that are judged in one go."""
 
 
+def judge_file(
+    prompts: Path,
+    completions: Path,
+    out: Path,
+    config: JudgeConfig,
+    *,
+    databases: Sequence[Path | str] = (),
+    resume: bool = False,
+    engine: EngineSection = LOCAL,
+    threads: int = 0,
+) -> dict[str, Any]:
+    """Judgements of the completions of a file, written to `out`; returns counts and mean objectives.
+
+    Args:
+        databases: SQLite files on which gold and answer must agree, copied first, or PostgreSQL URLs, which stay as
+            they are; default the task's two leagues. For the execution judge alone.
+        engine: this process, or Ray's workers; interrupted work of one is taken up by the other.
+        threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
+
+    Raises:
+        JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
+    """
+    prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
+    _check_databases(prompts, config, databases)
+    groups = answer_groups(prompt_ids(prompts), completions, config)
+    if unknown := groups.unknown[0]:
+        raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
+    unused(out)
+    opened = frozen(databases, cache_folder() / "databases")
+    names = [identity_of(database) for database in opened]
+    inputs = [file_hash(prompts), file_hash(completions), names]
+    if threads:
+        set_threads(threads)
+    tally, work = JudgementTally(), out.with_name(f".{out.name}.parts")
+    with (
+        journal_beside(out, resume, [inputs, config.model_dump(mode="json")]) as journal,
+        open_judge(config, opened, engine=engine, threads=threads) as judge,
+        records_file(out, Judgement) as write,
+    ):
+        for some in judged_slices(judge, config, groups, each_prompt(prompts), journal, work, tally):
+            write(some)
+        name = judge.name
+        if names != [identity_of(database) for database in opened]:
+            journal.remove()
+            raise JudgeError(
+                "a database changed while it was judged: judge again when nobody writes to it, or a copy of it"
+            )
+    return {"judge": name, **tally.summary()}
+
+
+def _check_databases(prompts: Path, config: JudgeConfig, databases: Sequence[Path | str]) -> None:
+    """Refuse databases that would have no effect, and questions that need others."""
+    if isinstance(config, ExecutionConfig):
+        require_league(each_prompt(prompts), databases)
+    elif databases:
+        raise ConfigError(f"--database has no effect with judge.name={config.name}: only execution runs SQL")
+    if databases and all(map(is_postgres, databases)) and "opcodes" in config.model_fields_set:
+        raise ConfigError(
+            "judge.opcodes has no effect on PostgreSQL: the role's statement_timeout limits a query there"
+        )
+
+
+def answer_groups(prompts: pa.Array, completions: Path, config: JudgeConfig, whole: bool = False) -> Grouping:
+    """Prompts, by their ids, with the answers in a file, as slices that a judge takes one after the other.
+
+    Args:
+        whole: one slice of all of them; in any case for people, who say of all prompts whether they are done.
+    """
+    whole = whole or any(isinstance(member, PeopleConfig) for member in with_members(config))
+    answers = Table(completions, Completion, without=("token_ids", "logprobs"))  # judges read text
+    return Grouping(prompts, [answers], None if whole else ANSWERS)
+
+
 def judged_slices(
     judge: Judge,
-    members: Sequence[JudgeConfig],
+    config: JudgeConfig,
     groups: Grouping,
     prompts: Iterable[Prompt],
     journal: Journal,
     work: Path,
+    tally: JudgementTally,
+    label: str = "judge",
 ) -> Iterator[list[Judgement]]:
     """Judgements of each slice; one progress over all of them.
 
     Args:
-        members: the judge's settings, and those of an ensemble's members, each of which sees every answer.
+        config: the judge's.
         work: folder for parted files.
+        tally: counts them.
+
+    Raises:
+        JudgeError: the judge could judge nothing at all.
     """
-    judges = sum(not isinstance(member, EnsembleConfig) for member in members)
+    members = with_members(config)
+    judges = sum(not isinstance(member, EnsembleConfig) for member in members)  # each sees every answer
     counted = len(groups) > 1 and not any(isinstance(member, LLMConfig) for member in members)  # which counts requests
-    with progress("judge", judges * groups.rows[0], "answers", parts=True) if counted else nullcontext():
+    with progress(label, judges * groups.rows[0], "answers", parts=True) if counted else nullcontext():
         for part in groups.slices(prompts, work):
             if part.rows[0]:
-                yield judge.judge(part.prompts, part.rows[0], journal=journal)
+                found = judge.judge(part.prompts, part.rows[0], journal=journal, label=label)
+                tally.add(found)
+                yield found
+    tally.require_scored(judge.name)
 
 
 class JudgementTally:

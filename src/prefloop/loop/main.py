@@ -13,7 +13,6 @@ from prefloop.judging.open import open_judge
 from prefloop.loop.launch import Launch
 from prefloop.loop.software import set_threads, versions
 from prefloop.loop.tasks import judge_databases, made_from
-from prefloop.maths.statistics import seed_summary
 from prefloop.models.load import base_lineage, is_hub_id
 from prefloop.progress import note
 from prefloop.store.files import write_json
@@ -164,6 +163,8 @@ def _other_seed(recipe: Recipe, whole: RunFolder, baselines: bool, launch: Launc
 
 def _over_seeds(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Each seed's headline figures, and their spread; seeds are never pooled as if they were questions."""
+    from prefloop.maths.statistics import seed_summary  # takes a second, which a finished run does without
+
     rows = [
         {
             "seed": seed,

@@ -13,7 +13,7 @@ from prefloop.config.recipe import Recipe
 from prefloop.evaluation.labels import label_gap
 from prefloop.evaluation.rounds import judge_health
 from prefloop.judging.groups import Judge, require_scored
-from prefloop.loop.answers import sample_candidates
+from prefloop.loop.answers import candidate_answers
 from prefloop.loop.heads import Head
 from prefloop.loop.judged import recipe_judge
 from prefloop.loop.launch import Launch
@@ -84,7 +84,8 @@ def candidates(recipe: Recipe, folder: RunFolder, number: int, head: Head, promp
             model = head.whole(folder.path("work/vllm-model"))
             settings = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"model": model})})
         policies = policies_of(recipe, {"before": lambda: head.source})
-        return sample_candidates(settings, policies, prompts, journal, number)
+        written = candidate_answers(settings, policies, prompts, journal, folder.work("candidates"), number)
+        return [completion for some in written for completion in some]
 
     return folder.records("completions.parquet", Completion, compute)
 

@@ -17,7 +17,7 @@ from prefloop.loop.tasks import judge_databases, made_from
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import QueryResult, SandboxPool
 from prefloop.store.files import file_hash, read_json
-from prefloop.store.tables import find_records, read_batches
+from prefloop.store.tables import each_record, find_records
 
 FAMILIES = {
     "A": "coverage",
@@ -58,7 +58,7 @@ def report_run(root: Path, out: Path) -> Path:
     recipe, evaluation = identity["recipe"], read_json(root / "evaluation.json")
     if evaluation.get("kind") == "judged":
         return _reading_page(root, out, recipe["name"], evaluation)
-    prompts = [p for batch in read_batches(root / "prompts.parquet", Prompt) for p in batch if p.split == "test"]
+    prompts = [p for p in each_record(root / "prompts.parquet", Prompt) if p.split == "test"]
     verdicts = {side: _verdicts(root, side) for side in SIDES}
     side_by_side = shown_prompts(prompts, recipe["evaluation"]["shown"], recipe["seed"])
     changed = {
@@ -116,15 +116,13 @@ def _yaml(recipe: dict[str, Any]) -> str:
 
 def _verdicts(root: Path, side: str) -> dict[str, bool | None]:
     """Whether each question's greedy answer was right."""
-    return {
-        j.prompt_id: correct(j) for batch in read_batches(_file(root, side, "judgements"), Judgement) for j in batch
-    }
+    return {j.prompt_id: correct(j) for j in each_record(_file(root, side, "judgements"), Judgement)}
 
 
 def _lengths(root: Path, side: str, prompts: list[Prompt]) -> list[float]:
     """Tokens of each question's greedy answer."""
-    batches = read_batches(_file(root, side, "completions"), Completion, without=("logprobs",))
-    tokens = {c.prompt_id: float(len(c.token_ids)) for batch in batches for c in batch}
+    answers = each_record(_file(root, side, "completions"), Completion, without=("logprobs",))
+    tokens = {answer.prompt_id: float(len(answer.token_ids)) for answer in answers}
     return [tokens[prompt.id] for prompt in prompts]
 
 

@@ -5,35 +5,40 @@ Each stage is one function of the room below; this file only says what follows w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.judges import ExecutionConfig
+from prefloop.config.judges import ExecutionConfig, JudgeConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.config.sampling import Sampling
-from prefloop.evaluation.compare import Answers, HeldOutPair, evaluate
+from prefloop.evaluation.answers import Answers
+from prefloop.evaluation.compare import HeldOutPair, evaluate
 from prefloop.evaluation.labels import label_gap
 from prefloop.generation.generate import Writer
-from prefloop.judging.groups import Judge, require_scored
+from prefloop.judging.groups import Judge
 from prefloop.judging.open import open_judge
-from prefloop.loop.answers import generated, sample_candidates, stage_label
+from prefloop.loop.answers import candidate_answers, generated, stage_label
+from prefloop.loop.judge_stage import JudgementTally, answer_groups, judged_slices
 from prefloop.loop.judged import judged_evaluation, recipe_judge
 from prefloop.loop.launch import Launch
 from prefloop.loop.learned import Learned
 from prefloop.loop.policies import Policies, initial_lineage, initial_source, run_policies
+from prefloop.loop.prefer_stage import Paired
 from prefloop.loop.run_training import Training
 from prefloop.loop.tasks import ask, judge_databases, origin
 from prefloop.models.load import Policy
-from prefloop.preferences.build import build_preferences, diagnostics
-from prefloop.preferences.export import export_trl, trl_rows
+from prefloop.preferences.build import build_preferences
+from prefloop.preferences.export import trl_files, trl_rows, write_card
 from prefloop.progress import note
 from prefloop.records import Completion, Judgement, Preference, Prompt
+from prefloop.store.grouped import ids_of
 from prefloop.store.journal import Journal
 from prefloop.store.run_folder import RunFolder
+from prefloop.store.tables import each_record, find_records
 from prefloop.training.preference import pair_logps
 
 
@@ -70,9 +75,7 @@ def run_seed(recipe: Recipe, folder: RunFolder, launch: Launch | None = None) ->
         prompts = _prompts(stages)
         train = [prompt for prompt in prompts if prompt.split == "train"]
         test = [prompt for prompt in prompts if prompt.split == "test"]
-        completions = folder.records(
-            "completions.parquet", Completion, lambda journal: sample_candidates(recipe, policies, train, journal)
-        )
+        completions = _candidates(stages, train)
         judgements = _labels(stages, execution, train, completions)
         preferences = _preferences(stages, train, completions, judgements)
         _train(stages, preferences, completions, train)
@@ -87,30 +90,47 @@ def execution_judge(recipe: Recipe) -> Judge:
     return open_judge(config, judge_databases(recipe), engine=recipe.engine, threads=recipe.threads)
 
 
-def _labels(
-    stages: Stages, execution: Judge | None, prompts: list[Prompt], completions: list[Completion]
-) -> list[Judgement]:
-    """What the recipe's judge says of the training answers; beside it, how far execution agrees."""
+def _candidates(stages: Stages, prompts: list[Prompt]) -> Path:
+    """The file with K answers to each training question."""
+    recipe, policies = stages.recipe, stages.policies
+    work = stages.folder.work("candidates")
+    return stages.folder.written(
+        "completions.parquet",
+        Completion,
+        lambda journal: candidate_answers(recipe, policies, prompts, journal, work),
+    )
+
+
+def _labels(stages: Stages, execution: Judge | None, prompts: list[Prompt], completions: Path) -> Path:
+    """The file of what the recipe's judge says of the training answers; beside it, how far execution agrees."""
     recipe, folder = stages.recipe, stages.folder
 
-    def compute(journal: Journal) -> list[Judgement]:
+    def judged(judge: Judge, config: JudgeConfig, journal: Journal, label: str = "judge") -> Iterator[list[Judgement]]:
+        whole = recipe.engine.name == "ray"  # whose workers would start anew for each slice
+        groups = answer_groups(ids_of(prompts), completions, config, whole)
+        work = folder.work("judging")
+        return judged_slices(judge, config, groups, prompts, journal, work, JudgementTally(), label)
+
+    def compute(journal: Journal) -> Iterator[list[Judgement]]:
         if execution and isinstance(recipe.judge, ExecutionConfig):
-            return execution.judge(prompts, completions, journal=journal)
+            yield from judged(execution, recipe.judge, journal)
+            return
         stages.policies.release()
         with recipe_judge(recipe, folder) as judge:
-            found = judge.judge(prompts, completions, journal=journal)
-        require_scored(found)
-        return found
+            yield from judged(judge, recipe.judge, journal)
 
-    labels = folder.records("judgements.parquet", Judgement, compute)
+    labels = folder.written("judgements.parquet", Judgement, compute)
     if execution and not isinstance(recipe.judge, ExecutionConfig):
-        checked = folder.records(
+        checked = folder.written(
             "stages/execution-judgements.parquet",
             Judgement,
-            lambda journal: execution.judge(prompts, completions, journal=journal, label="check labels"),
+            lambda journal: judged(execution, ExecutionConfig(), journal, "check labels"),
         )
         templates = {prompt.id: prompt.meta["template"] for prompt in prompts}
-        folder.document("stages/label-gap.json", lambda: label_gap(labels, checked, templates))
+        folder.document(
+            "stages/label-gap.json",
+            lambda: label_gap(each_record(labels, Judgement), each_record(checked, Judgement), templates),
+        )
     return labels
 
 
@@ -143,44 +163,51 @@ def answered(
     return completions, judgements
 
 
-def _preferences(
-    stages: Stages, prompts: list[Prompt], completions: list[Completion], judgements: list[Judgement]
-) -> list[Preference]:
-    recipe = stages.recipe
+def _preferences(stages: Stages, prompts: list[Prompt], completions: Path, judgements: Path) -> list[Preference]:
+    """The pairs, which are also exported in TRL's format with a card."""
+    recipe, folder = stages.recipe, stages.folder
 
-    def compute(_: object) -> list[Preference]:
-        built = build_preferences(prompts, completions, judgements, recipe.preferences, recipe.seed)
-        figures = diagnostics(built.preferences, completions, judgements)
-        lost = ", ".join(
-            f"{count:,} {name}" for name, count in built.drops.items() if name not in ("prompts", "kept pairs")
+    def compute(_: object) -> Iterator[list[Preference]]:
+        work, place = folder.work("pairing"), folder.path("preferences/README.md").parent
+        paired = Paired(
+            ids_of(prompts), lambda: prompts, completions, judgements, recipe.preferences, recipe.seed, work
         )
-        note(f"{len(built.preferences):,} pairs of {len(prompts):,} prompts" + (f"; dropped: {lost}" if lost else ""))
-        stages.folder.document("stages/preferences.json", lambda: {"drops": built.drops, "diagnostics": figures})
-        rows = trl_rows(built.preferences, {p.id: p for p in prompts}, {c.id: c for c in completions})
+        pairs = asked = 0
+        with trl_files(place) as write:
+            for part, kept in paired.slices():
+                by_id = {prompt.id: prompt for prompt in part.prompts}
+                write(trl_rows(kept, by_id, {answer.id: answer for answer in part.rows[0]}))
+                pairs, asked = pairs + len(kept), asked + len({preference.prompt_id for preference in kept})
+                yield kept
+        counts = paired.counts()
+        _tell_drops(pairs, len(prompts), counts["drops"])
+        folder.document("stages/preferences.json", lambda: counts)
         card = {
             "name": recipe.name,
             "policy": f"{recipe.policy.model} ({initial_lineage(recipe).id})",
-            "judge": ", ".join(sorted({judgement.judge for judgement in judgements})),
-            "strategy": built.strategy,
             "recipe": recipe.hash,
-            "origin": stages.folder.document("stages/origin.json", lambda: origin(recipe)),
-            "diagnostics": figures,
-            "drops": built.drops,
+            "origin": folder.document("stages/origin.json", lambda: origin(recipe)),
         }
-        export_trl(stages.folder.path("preferences/README.md").parent, rows, card)
-        return list(built.preferences)
+        write_card(place, {**card, **paired.card()}, pairs, asked)
 
-    return stages.folder.records("preferences.parquet", Preference, compute)
+    return list(each_record(folder.written("preferences.parquet", Preference, compute), Preference))
 
 
-def _train(stages: Stages, preferences: list[Preference], completions: list[Completion], prompts: list[Prompt]) -> None:
+def _tell_drops(pairs: int, prompts: int, drops: dict[str, int]) -> None:
+    lost = ", ".join(f"{count:,} {name}" for name, count in drops.items() if name not in ("prompts", "kept pairs"))
+    note(f"{pairs:,} pairs of {prompts:,} prompts" + (f"; dropped: {lost}" if lost else ""))
+
+
+def _train(stages: Stages, preferences: list[Preference], completions: Path, prompts: list[Prompt]) -> None:
     """Train unless the checkpoint stands."""
     recipe = stages.recipe
     if not (stages.checkpoint / "training.json").exists():
         with stages.folder.timed("train"):
             training = Training(initial_source(recipe), recipe.training, recipe.seed, threads=recipe.threads)
             if stages.launch is None:
-                data = Learned(preferences, {c.id: c for c in completions}, {p.id: p for p in prompts})
+                ranked = {answer for preference in preferences for tier in preference.ranking for answer in tier}
+                by_id = {found.id: found for found in find_records(completions, Completion, "id", ranked)}
+                data = Learned(preferences, by_id, {prompt.id: prompt for prompt in prompts})
                 training.here(stages.folder, data, stages.policies["before"])
             else:
                 stages.policies.release()

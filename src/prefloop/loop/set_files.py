@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.errors import ConfigError, DataError
-from prefloop.loop.stages import each_prompt, prompt_ids
+from prefloop.loop.prompt_files import each_prompt, prompt_ids
 from prefloop.preferences.diagnostics import Diagnostics
 from prefloop.preferences.export import SetWriter, preference_set
 from prefloop.records import Completion, Preference, Prompt

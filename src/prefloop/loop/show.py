@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop.evaluation.compare import Answers
+from prefloop.evaluation.answers import Answers
 from prefloop.evaluation.tables import methods_table, shown_prompts, side_by_side, summary_table
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.files import read_json

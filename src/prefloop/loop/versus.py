@@ -12,7 +12,7 @@ from prefloop.config.judges import ExecutionConfig, JudgeConfig
 from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError
 from prefloop.judging.open import open_judge
-from prefloop.loop.stages import messages_of, read_prompts
+from prefloop.loop.prompt_files import messages_of, read_prompts
 from prefloop.progress import note
 from prefloop.records import Completion, Prompt, canonical_json, content_id
 from prefloop.store.files import file_hash, read_json

@@ -11,12 +11,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.errors import DataError
 from prefloop.preferences.rows import BadRow, BadRowError, read_messages, read_rows
 from prefloop.records import Completion, Message, Preference, Prompt, content_id
 
@@ -26,46 +25,39 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file gave: records that training can use, and what it could not give."""
+    """A row as records."""
 
-    prompts: tuple[Prompt, ...]
+    prompt: Prompt
     completions: tuple[Completion, ...]
-    preferences: tuple[Preference, ...]
-    bad: tuple[BadRow, ...]
+    """All rated answers; the preference names the best and the worst."""
+    preference: Preference
 
 
-def import_preferences(path: Path, task: str = IMPORTED) -> Imported:
-    """Read a ``.jsonl``, ``.json`` or ``.parquet`` file.
+def imported(path: Path, task: str = IMPORTED) -> Iterator[Imported | BadRow]:
+    """The rows of a ``.jsonl``, ``.json`` or ``.parquet`` file, one at a time, and what is wrong with those of no use.
 
     Raises:
-        DataError: the file is missing, of another type, or has no usable row; the first reasons are named.
+        DataError: the file is missing, damaged as a whole, or of another type.
     """
-    prompts: dict[str, Prompt] = {}
-    completions: dict[str, Completion] = {}
-    preferences: dict[str, Preference] = {}
-    bad: list[BadRow] = []
-    lines: dict[str, int] = {}
+    lines: dict[int, int] = {}  # by hash: the ids themselves take twice the memory
     for line, row in read_rows(path):
         try:
-            messages, answers = _read(row)
-            prompt = Prompt.create(messages, task, "train")
-            group = [_completion(prompt, index, text) for index, (text, _) in enumerate(answers)]
-            preference = _preference(prompt, group, [score for _, score in answers])
-            if line != (first := lines.setdefault(preference.id, line)):
+            found = _records(row, task)
+            if line != (first := lines.setdefault(hash(found.preference.id), line)):
                 raise BadRowError(f"says the same as line {first}")
         except BadRowError as error:
-            bad.append(BadRow(line, str(error)))
-            continue
+            yield BadRow(line, str(error))
         except (AttributeError, KeyError, TypeError, UnicodeError) as error:
-            bad.append(BadRow(line, f"not of any known layout ({type(error).__name__}: {error})"))
-            continue
-        prompts[prompt.id] = prompt
-        completions |= {completion.id: completion for completion in group}
-        preferences[preference.id] = preference
-    if not preferences:
-        reasons = "; ".join(f"line {row.line}: {row.reason}" for row in bad[:3]) or "it is empty"
-        raise DataError(f"{path} holds no usable preference: {reasons}")
-    return Imported(tuple(prompts.values()), tuple(completions.values()), tuple(preferences.values()), tuple(bad))
+            yield BadRow(line, f"not of any known layout ({type(error).__name__}: {error})")
+        else:
+            yield found
+
+
+def _records(row: Any, task: str) -> Imported:
+    messages, answers = _read(row)
+    prompt = Prompt.create(messages, task, "train")
+    group = [_completion(prompt, index, text) for index, (text, _) in enumerate(answers)]
+    return Imported(prompt, tuple(group), _preference(prompt, group, [score for _, score in answers]))
 
 
 def _read(row: Any) -> tuple[tuple[Message, ...], list[tuple[str, float]]]:

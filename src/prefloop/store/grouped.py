@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prefloop.records import Prompt
+from prefloop.records import Completion, Prompt
 from prefloop.store.files import writing
-from prefloop.store.tables import ROWS, SCHEMAS, batches_of, read_batches, read_column, records_of
+from prefloop.store.tables import ROWS, SCHEMAS, batches_of, each_record, read_column, records_file, records_of
 
 BLOCK = 64
 """Prompts that are never parted: judges take so many at a time."""
@@ -45,6 +45,11 @@ class Slice:
 
     prompts: list[Prompt]
     rows: tuple[list[Any], ...]
+
+
+def ids_of(prompts: Iterable[Prompt]) -> pa.Array:
+    """Their ids, in their order."""
+    return pa.array((prompt.id for prompt in prompts), pa.string())
 
 
 class Grouping:
@@ -110,6 +115,36 @@ class Grouping:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def ordered(batches: Iterable[Iterable[Completion]], prompts: Iterable[Prompt]) -> list[Completion]:
+    """Answers that come some prompts at a time, in the order of the prompts; those of one in the order they came."""
+    found: dict[str, list[Completion]] = {}
+    for batch in batches:
+        for completion in batch:
+            found.setdefault(completion.prompt_id, []).append(completion)
+    return [completion for prompt in prompts for completion in found[prompt.id]]
+
+
+def ordered_on_disk(
+    batches: Iterable[Iterable[Completion]], prompts: Sequence[Prompt], work: Path
+) -> Iterator[list[Completion]]:
+    """The same for any number of answers: some at a time, by way of a file.
+
+    Args:
+        work: folder for that file, removed at the end.
+    """
+    unordered = work / "unordered.parquet"
+    try:
+        with records_file(unordered, Completion) as write:
+            for batch in batches:
+                write(batch)
+        groups = Grouping(ids_of(prompts), [Table(unordered, Completion)], ROWS)
+        for part in groups.slices(prompts, work / "parts"):
+            place = {prompt.id: number for number, prompt in enumerate(part.prompts)}
+            yield sorted(part.rows[0], key=lambda completion: place[completion.prompt_id])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def _rows(table: Table, where: np.ndarray, slices: int, work: Path) -> Iterator[list[Any]]:
     """The rows of each slice."""
     if np.all(np.diff(where) >= 0) and not np.any(where < 0):
@@ -119,7 +154,7 @@ def _rows(table: Table, where: np.ndarray, slices: int, work: Path) -> Iterator[
 
 
 def _straight(table: Table, counts: np.ndarray) -> Iterator[list[Any]]:
-    rows = (row for batch in read_batches(table.path, table.kind, table.without) for row in batch)
+    rows = each_record(table.path, table.kind, table.without)
     for count in counts:
         yield list(islice(rows, int(count)))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+from prefloop.errors import StoreError
 from prefloop.progress import note, progress
-from prefloop.records import canonical_json
-from prefloop.store.files import write_failure
+from prefloop.records import canonical_json, content_id
+from prefloop.store.files import held, unused, write_failure
 
 Chunk = TypeVar("Chunk")
 
@@ -128,6 +130,34 @@ def _key(line: bytes) -> str | None:
     return row["key"] if isinstance(row, dict) and isinstance(row.get("key"), str) and "value" in row else None
 
 
+@contextmanager
+def journal_beside(out: Path, resume: bool, identity: Any) -> Iterator[FileJournal]:
+    """The journal of one stage beside its output, tied to what is being computed; it goes once that is written.
+
+    Args:
+        resume: take up interrupted work; else what lies there is removed.
+        identity: all that decides the output, as a JSON value.
+
+    Raises:
+        StoreError: the output exists, another process is writing it, or `resume` meets interrupted work with other
+            inputs.
+    """
+    with held(out.with_name(f".{out.name}.lock"), out):
+        unused(out)
+        path = out.with_name(f".{out.name}.{content_id(identity)}.journal")
+        others = [p for p in out.parent.glob(f".{escape(out.name)}.*.journal") if p != path]
+        if others and resume:
+            raise StoreError(
+                f"the interrupted work for {out} had other inputs or settings: run without --resume to start over"
+            )
+        if not resume:
+            for stale in [*others, path]:
+                stale.unlink(missing_ok=True)
+        journal = FileJournal(path)
+        yield journal
+        journal.remove()
+
+
 def work_through(
     chunks: Mapping[str, Chunk],
     work: Callable[[dict[str, Chunk]], Iterable[tuple[str, Any]]],
@@ -137,8 +167,8 @@ def work_through(
     unit: str,
     size: Callable[[Chunk], int],
     worth: Callable[[Any], bool] = lambda found: True,
-) -> dict[str, Any]:
-    """What came of every chunk, by key: what the journal has, and the rest worked out and kept as it comes.
+) -> Iterator[tuple[str, Any]]:
+    """What came of every chunk, by key: what the journal has, then the rest, worked out and kept as it comes.
 
     Args:
         work: yields what came of each chunk given (any JSON value) as soon as it is done, in whatever order.
@@ -146,13 +176,12 @@ def work_through(
         worth: whether what came of a chunk is kept; else it is worked out again by the next run.
     """
     done = journal.entries() if journal else {}
-    found = {key: done[key] for key in chunks if key in done}
-    left = {key: chunk for key, chunk in chunks.items() if key not in found}
-    total, finished = sum(map(size, chunks.values())), sum(size(chunks[key]) for key in found)
-    with progress(label, total, unit, done=finished) as advance:
+    left = {key: chunk for key, chunk in chunks.items() if key not in done}
+    total, to_do = (sum(size(chunk) for chunk in some.values()) for some in (chunks, left))
+    with progress(label, total, unit, done=total - to_do) as advance:
+        yield from ((key, done[key]) for key in chunks if key in done)
         for key, value in work(left) if left else ():
             if journal and worth(value):
                 journal.append(key, value)
-            found[key] = value
             advance(size(left[key]))
-    return found
+            yield key, value

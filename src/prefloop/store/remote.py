@@ -1,8 +1,9 @@
 """A run folder in object storage: worked on in a local folder, from which every finished file is sent.
 
-Work in progress (journals, training states, locks, SQLite) stays local; a stage's file, once it stands, is sent, the
-manifest last. Another machine that goes on with the run fetches what stands there and begins with the first stage that
-does not. Of a file that changed in both places the remote one counts: other files there were made from it.
+Work in progress (training states, locks, SQLite) stays local, but for journals, which are copied as they grow; a
+stage's file, once it stands, is sent, the manifest last. Another machine that goes on with the run fetches what stands
+there and begins where the first stage that does not was left. Of a file that changed in both places the remote one
+counts: other files there were made from it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any
 from prefloop.errors import StoreError
 from prefloop.progress import Advance, progress
 from prefloop.store.files import cache_folder, write_json
-from prefloop.store.lease import FOLDER, Lease
+from prefloop.store.lease import FOLDER as LEASES
+from prefloop.store.lease import Lease
 from prefloop.store.objects import Address, address, download, files_below, reaching, version
+from prefloop.store.remote_journals import FOLDER as JOURNALS
+from prefloop.store.remote_journals import RemoteJournals
 
 MEGABYTE = 2**20
 SHOWN_MB = 32
@@ -40,9 +44,10 @@ class Remote:
     Args:
         first, last: the file by which a run folder is known, and the one that says it is whole.
         unsent: patterns of files and folders that stay here.
+        journals: pattern of work in progress that is copied as it grows.
     """
 
-    def __init__(self, place: Address, *, first: str, last: str, unsent: tuple[str, ...]) -> None:
+    def __init__(self, place: Address, *, first: str, last: str, unsent: tuple[str, ...], journals: str) -> None:
         self.place, self.local = place, working_folder(Path(str(place)))
         self._first, self._last, self._unsent = first, last, unsent
         self._state = self.local.with_name(f".{self.local.name}.sent.json")
@@ -50,6 +55,10 @@ class Remote:
         self._owner = uuid.uuid4().hex
         self._fs = place.filesystem()
         self._lease: Lease | None = None
+        each_a_commit = place.scheme == "hf" and not place.path.startswith("buckets/")
+        self._journals = (
+            None if each_a_commit else RemoteJournals(self._fs, place, self.local, journals, self._check_lease)
+        )
 
     @contextmanager
     def taken(self, resume: bool) -> Iterator[None]:
@@ -70,7 +79,12 @@ class Remote:
                 if there and self._first not in there:
                     raise StoreError(f"{self.place} is not a run folder (it holds {min(there)}): choose another --out")
                 self._get(there, [name for name in there if resume or name == self._first])
-            yield
+                if self._journals and not there:
+                    self._journals.clear()
+                elif self._journals and resume:
+                    self._journals.fetch()
+            with self._journals.kept() if self._journals else nullcontext():
+                yield
         finally:
             self._lease.release()
 
@@ -79,6 +93,8 @@ class Remote:
         with reaching(self.place):
             for name in sorted(self._there(), key=lambda name: name == self._first):
                 self._fs.rm_file(f"{self.place}/{name}")
+            if self._journals:
+                self._journals.clear()
         self._sent = {}
         self._save()
 
@@ -88,8 +104,7 @@ class Remote:
         Raises:
             StoreError: it cannot be reached, or another process took over; says what to do.
         """
-        if self._lease:
-            self._lease.check()
+        self._check_lease()
         here = self._here()
         gone = [name for name in self._sent if name not in here]
         new = [name for name, stamp in here.items() if self._sent.get(name, [])[:2] != stamp]
@@ -100,10 +115,18 @@ class Remote:
                 self._fs.rm_file(f"{self.place}/{name}")
                 del self._sent[name]
             for name in sorted(new, key=lambda name: (name == self._last, name)):
+                if name == self._last and self._journals:
+                    self._journals.send()
                 self._fs.put_file(str(self.local / name), f"{self.place}/{name}")
                 self._sent[name] = [*here[name], version(self._fs.info(f"{self.place}/{name}"))]
                 self._save()
                 advance(here[name][0] // MEGABYTE)
+            if self._journals:
+                self._journals.send()
+
+    def _check_lease(self) -> None:
+        if self._lease:
+            self._lease.check()
 
     def _shown(self, size: int) -> AbstractContextManager[Advance]:
         """Progress, of what takes a while."""
@@ -113,7 +136,7 @@ class Remote:
 
     def _there(self) -> dict[str, str]:
         found = files_below(self._fs, self.place)
-        return {name: of for name, of in found.items() if not name.startswith(f"{FOLDER}/")}
+        return {name: of for name, of in found.items() if not name.startswith((f"{LEASES}/", f"{JOURNALS}/"))}
 
     def _here(self) -> dict[str, list[int]]:
         """Size and modification time of every file that is to be there, too."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from prefloop.store.files import file_hash, held, read_json, write_failure, writ
 from prefloop.store.journal import FileJournal
 from prefloop.store.objects import address
 from prefloop.store.remote import Remote, working_folder
-from prefloop.store.tables import Record, read_records, write_records
+from prefloop.store.tables import Record, count_records, read_records, records_file
 
 RECIPE, MANIFEST, LOG, LOCK, WORK = "recipe.json", "manifest.json", "log.jsonl", ".lock", "work"
 DATA = (".parquet", ".json", ".jsonl", ".safetensors")
@@ -32,6 +32,8 @@ PROJECT = "annotation.db"
 
 UNSENT = (WORK, f"{PROJECT}*", ".*")
 """Files and folders of a run in object storage that stay on the machine it runs on."""
+JOURNALS = f"{WORK}/*.jsonl"
+"""Journals of stages, which are copied there as they grow."""
 
 
 class RunFolder:
@@ -67,7 +69,7 @@ class RunFolder:
         """
         place = address(root)
         remote = within._remote if within else None
-        own = Remote(place, first=RECIPE, last=MANIFEST, unsent=UNSENT) if place else None
+        own = Remote(place, first=RECIPE, last=MANIFEST, unsent=UNSENT, journals=JOURNALS) if place else None
         root = working_folder(root)
         folder = cls(root, own or remote)
         with held(root / LOCK, place or root), own.taken(resume) if own else nullcontext():
@@ -125,24 +127,43 @@ class RunFolder:
             raise write_failure(inner.root, error) from error
         return inner
 
+    def work(self, name: str) -> Path:
+        """Where work in progress of that name is kept; it may be removed at any time."""
+        return self.root / WORK / name
+
     def journal(self, stage: str) -> FileJournal:
         """The journal of work in progress of a stage."""
-        return FileJournal(self.root / WORK / f"{stage}.jsonl")
+        return FileJournal(self.work(f"{stage}.jsonl"))
+
+    def written(
+        self, name: str, kind: type[Record], compute: Callable[[FileJournal], Iterable[Iterable[Record]]]
+    ) -> Path:
+        """The file of a stage's records, computed and written some at a time if it does not stand.
+
+        Its journal goes once it does.
+
+        Raises:
+            StoreError: it stands and is damaged; says how it is made again.
+        """
+        path = self.path(name)
+        if path.exists():
+            with _made_again():
+                count_records(path, kind)
+            return path
+        stage = name.removesuffix(".parquet").replace("/", "-")
+        journal = self.journal(stage)
+        with self.timed(stage), records_file(path, kind) as write:
+            for some in compute(journal):
+                write(some)
+        journal.remove()
+        self.send()
+        return path
 
     def records(self, name: str, kind: type[Record], compute: Callable[[FileJournal], list[Record]]) -> list[Record]:
-        """Read a stage's records, or compute, write and read them; the journal goes once the file stands."""
-        path = self.path(name)
-        if not path.exists():
-            stage = name.removesuffix(".parquet").replace("/", "-")
-            journal = self.journal(stage)
-            with self.timed(stage):
-                write_records(path, compute(journal), kind)
-            journal.remove()
-            self.send()
-        try:
+        """The same of records that are held whole."""
+        path = self.written(name, kind, lambda journal: [compute(journal)])
+        with _made_again():
             return read_records(path, kind)
-        except DataError as error:
-            raise StoreError(f"{error}; delete it and go on with --resume, which computes it again") from error
 
     def document(self, name: str, compute: Callable[[], Any]) -> Any:
         """Read a stage's JSON document, or compute and write it."""
@@ -210,6 +231,15 @@ class RunFolder:
                     f"{path} {state}; restore it, or delete it (of a checkpoint the whole folder) and {MANIFEST} and "
                     "go on with --resume, which computes it again"
                 )
+
+
+@contextmanager
+def _made_again() -> Iterator[None]:
+    """Say of a file of the run that cannot be read how it is made again."""
+    try:
+        yield
+    except DataError as error:
+        raise StoreError(f"{error}; delete it and go on with --resume, which computes it again") from error
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

@@ -115,7 +115,12 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     Raises:
         DataError: the file is missing, is no Parquet, or holds another kind or schema version.
     """
-    return [record for batch in read_batches(path, kind) for record in batch]
+    return list(each_record(path, kind))
+
+
+def each_record(path: Path, kind: type[Record], without: Collection[str] = ()) -> Iterator[Record]:
+    """The records of a file, one at a time; as `read_batches`."""
+    return (record for batch in read_batches(path, kind, without) for record in batch)
 
 
 def read_batches(path: Path, kind: type[Record], without: Collection[str] = ()) -> Iterator[list[Record]]:
