@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,9 @@ from prefloop.store.files import cache_folder
 # The first example of a test may wait for imports, and a busy machine for everything: that is no fault of the code.
 settings.register_profile("prefloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("prefloop")
+
+# Nothing here is compiled by torch, but importing bitsandbytes prepares for it: 2 s of every process that is started.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 LONG = (

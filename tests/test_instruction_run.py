@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import nbclient
 import nbformat
 import pandas as pd
 import pytest
+from command_line import prefloop
 from hub_server import HubServer
 
 from prefloop.config.recipe import Recipe, load_recipe
@@ -177,11 +176,9 @@ def test_the_notebook_shows_the_answers_and_sends_nothing(executed: tuple[Path, 
     assert "original completion" in text
 
 
-def test_the_command_says_the_plan_before_any_download(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "prefloop", "run", "lima-pairrm-dpo", "--dry-run"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
-    )
+def test_the_command_says_the_plan_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = prefloop("run", "lima-pairrm-dpo", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "answers sampled for training   250" in done.stdout
     assert "7.24B parameters (its published shape)" in done.stdout

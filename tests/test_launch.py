@@ -165,9 +165,10 @@ def test_nothing_waits_in_a_folder_of_something_else(place: Path) -> None:
     assert (done.returncode, "no training that waits" in done.stderr) == (3, True)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("strategy", "how"),
-    [("ddp", signal.SIGINT), pytest.param("fsdp2", signal.SIGKILL, marks=pytest.mark.soak)],
+    [("ddp", signal.SIGINT), ("fsdp2", signal.SIGKILL)],
 )
 def test_a_run_that_was_stopped_while_two_processes_trained_ends_as_one_of_one_process(
     tmp_path: Path, strategy: str, how: signal.Signals

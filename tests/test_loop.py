@@ -153,6 +153,7 @@ def test_what_a_loop_hands_to_processes_is_what_it_would_have_trained_here(
     assert contents(tmp_path / "run") == contents(done)
 
 
+@pytest.mark.soak
 def test_two_processes_train_a_round_as_one_does(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_round = recipe(model, loop__rounds=1, guards__enabled=False, training__method="lora", threads=1)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
@@ -161,9 +162,9 @@ def test_two_processes_train_a_round_as_one_does(model: Path, tmp_path: Path, mo
     rounds = [tmp_path / name / "rounds" / "1" for name in ("one", "two")]
     assert (rounds[0] / "preferences.parquet").read_bytes() == (rounds[1] / "preferences.parquet").read_bytes()
     ours, theirs = (read_json(place / "checkpoint" / "training.json")["history"] for place in rounds)
-    assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], rel=1e-6)
+    assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], rel=1e-5)
     figures = [read_json(tmp_path / name / "rounds.json")["rounds"][1]["training"] for name in ("one", "two")]
-    assert figures[1]["final_loss"] == pytest.approx(figures[0]["final_loss"], rel=1e-6)
+    assert figures[1]["final_loss"] == pytest.approx(figures[0]["final_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
