@@ -60,6 +60,7 @@ def test_the_embedded_policy_answers_about_the_simulated_league(capsys: pytest.C
     assert reply.result is not None
     assert reply.result.status == "ok"
     assert reply.result.rows
+    assert reply.row()["synthetic_games"] > 300
 
 
 def test_rows_come_from_the_database_that_is_named(database: Path, says: dict[str, str]) -> None:
@@ -136,7 +137,13 @@ def test_the_command(tmp_path: Path, database: Path, says: dict[str, str]) -> No
     assert "[red]x[/red]" in done.stdout  # a cell is text, not markup
     assert "NULL" in done.stdout
     (told,) = json.loads(prefloop("ask", "all of them", "--database", database, "--json").stdout)
-    assert (told["plan"], len(told["result"]["rows"])) == ("count.", 25)
+    assert (told["plan"], len(told["result"]["rows"]), told["synthetic_games"]) == ("count.", 25, 0)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("ALTER TABLE games ADD COLUMN notes TEXT")
+        connection.execute("UPDATE games SET notes = CASE WHEN n < 3 THEN 'synthetic' ELSE 'moved' END")
+        connection.execute("UPDATE games SET notes = 'moved; synthetic player rows' WHERE n > 20")
+    (told,) = json.loads(prefloop("ask", "all of them", "--database", database, "--json").stdout)
+    assert told["synthetic_games"] == 7
     says["before"] = fenced("SELECT x FROM games")
     assert "no such column: x" in prefloop("ask", "x", "--database", database).stdout
     lost = finished(tmp_path / "lost", load_recipe("iterative-dpo"), rounds={"best": 0})

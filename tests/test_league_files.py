@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from test_league_sources import asked, league_of
 from test_league_tables import documented
 
 from prefloop.errors import ConfigError, DataError, StoreError
+from prefloop.tasks.nba import schema
 from prefloop.tasks.nba.imports import files
 from prefloop.tasks.nba.imports.files import import_files
-from prefloop.tasks.nba.imports.sources import Options
+from prefloop.tasks.nba.imports.sources import Options, row_count
 
 # Encodings
 
@@ -121,6 +122,87 @@ def test_a_folder_gives_what_it_has_and_names_the_rest(tmp_path: Path) -> None:
     (folder / "boxes" / "none").mkdir()
     with pytest.raises(DataError, match="boxes/none is a folder without a file that can be read: give game logs"):
         import_files([folder / "boxes" / "none"], tmp_path / "l.sqlite")
+
+
+def other_database(path: Path, sql: str) -> Path:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(sql)
+    return path
+
+
+ONE_GAME = (
+    f"{schema.TABLES}; INSERT INTO games (game_id, game_date, season, home_team, away_team, home_score, away_score, "
+    "notes) VALUES ('203003010ATL', '2030-03-01', 2030, 'ATL', 'CHI', 1, 2, 'synthetic')"
+)
+
+
+def test_simulated_games_and_foreign_files_in_a_folder_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "season"
+    folder.mkdir()
+    log(folder / "b.json", *GAME_ROWS)
+    other_database(folder / "simulated.sqlite", ONE_GAME)
+    other_database(folder / "photos.db", "CREATE TABLE photos (a)")
+    (folder / "thumbs.db").write_bytes(b"pictures")
+    log(folder / "leaders.json", ["1"], headers=["RANK"])
+    found = import_files([folder], tmp_path / "l.sqlite")
+    assert [one.path.name for one in found if one.failed] == []
+    left = {one.path.name: one.left_out for one in found if one.left_out}
+    for name, reason in (
+        ("simulated.sqlite", "holds simulated games alone, and a league is made of real ones"),
+        ("photos.db", "has no table games"),
+        ("thumbs.db", "cannot be read as a SQLite database"),
+        ("leaders.json", "is no game log of teams: columns SEASON_ID"),
+    ):
+        assert left.pop(name).startswith(f"{folder / name} {reason}")
+    assert left == {}
+    assert asked(tmp_path / "l.sqlite", "SELECT MAX(season) FROM games") == [(2019,)]
+    with pytest.raises(DataError, match="holds simulated games alone"):
+        import_files([folder / "simulated.sqlite"], tmp_path / "other.sqlite")
+    assert not (tmp_path / "other.sqlite").exists()
+
+
+def test_of_a_mixed_database_the_simulated_games_are_left_out_with_all_their_rows(tmp_path: Path) -> None:
+    theirs = other_database(
+        tmp_path / "mixed.sqlite",
+        f"{ONE_GAME}, ('201903010ATL', '2019-03-01', 2019, 'ATL', 'CHI', 3, 4, 'synthetic overview'); "
+        "INSERT INTO player_box_scores (game_id, team, player_name, points, did_not_play) VALUES "
+        "('203003010ATL', 'ATL', 'A B', 1, 0), ('201903010ATL', 'ATL', 'C D', 3, 0)",
+    )
+    (found,) = import_files([theirs], tmp_path / "l.sqlite")
+    assert found.report["added"] == {"games": 1, "player_box_scores": 1}
+    assert "mixed.sqlite: left out 1 simulated games and all their rows" in found.report["remarks"]
+    assert asked(tmp_path / "l.sqlite", "SELECT game_id, player_name FROM player_box_scores") == [
+        ("201903010ATL", "C D")
+    ]
+
+
+def test_a_day_that_contradicts_one_file_of_a_folder_stops_before_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "season"
+    folder.mkdir()
+    log(folder / "b.json", *GAME_ROWS)
+    box(folder / "day.csv", line("C D"))
+    box(folder / "2019_02_30.csv", line("C D"))  # told when it is read
+    box(folder / "2019_03_02.csv", line("C D"))
+    with pytest.raises(ConfigError, match=r"2019_03_02\.csv is of 2019-03-02 by its name, and of 2019-03-01 by --date"):
+        import_files([folder], tmp_path / "l.sqlite", Options(date="2019-03-01"))
+    with pytest.raises(ConfigError, match="--date is no date"):
+        import_files([folder], tmp_path / "l.sqlite", Options(date="March"))
+    assert not (tmp_path / "l.sqlite").exists()
+    (folder / "2019_03_02.csv").unlink()
+    found = import_files([folder], tmp_path / "l.sqlite", Options(date="2019-03-01"))
+    assert [(one.path.name, bool(one.failed)) for one in found] == [
+        ("b.json", False), ("2019_02_30.csv", True), ("day.csv", False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"), [("", 0), ("a", 0), ("a\n", 0), ("a\rb\rc\r", 2), ("a\r\nb\r\n", 1), ("a\nb", 1)]
+)
+def test_rows_of_a_table_are_counted_whatever_ends_its_lines(tmp_path: Path, content: str, rows: int) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert row_count(tmp_path / "a.csv") == rows
+    (tmp_path / "a.csv").write_bytes(content.encode("utf-16"))
+    assert row_count(tmp_path / "a.csv") == rows
 
 
 @pytest.mark.parametrize(

@@ -205,14 +205,14 @@ def test_real_rows_take_the_place_of_all_invented_ones_and_stay(tmp_path: Path) 
     league = league_of(tmp_path, *teams({}))
     with closing(sqlite3.connect(league)) as connection, connection:
         connection.execute("UPDATE games SET notes = 'overtime decided by coin'")
-    assert (add_players(league).games, synthetic_games(league)) == (1, 1)
+    assert (add_players(league).games, synthetic_games(league)) == (1, (1, 0))
     assert asked(league, "SELECT notes FROM games") == [("overtime decided by coin; synthetic player rows",)]
     path = box(tmp_path / "2019_03_01.csv", line("C D"), line("E F", team="CHICAGO BULLS"))
     done = prefloop("league", "import", path, "--into", league)
     assert "synthetic player rows of 1 games gave way to real ones" in done.stdout, done.stderr
     assert asked(league, "SELECT player_name FROM player_box_scores ORDER BY 1") == [("C D",), ("E F",)]
     assert asked(league, "SELECT notes FROM games") == [("overtime decided by coin",)]
-    assert (add_players(league).games, synthetic_games(league)) == (0, 0)
+    assert (add_players(league).games, synthetic_games(league)) == (0, (0, 0))
 
 
 def test_invented_rows_do_not_travel_into_another_league(tmp_path: Path) -> None:
@@ -236,6 +236,10 @@ def test_an_answer_says_that_figures_are_invented(tmp_path: Path, capsys: pytest
     set_quiet(False)
     tell_synthetic(league)
     assert capsys.readouterr().err == f"In 1 games of {league} the players and their figures are synthetic.\n"
+    with closing(sqlite3.connect(league)) as connection, connection:
+        connection.execute("UPDATE games SET notes = 'synthetic'")
+    tell_synthetic(league)
+    assert capsys.readouterr().err == f"1 games of {league} are simulated: their players and results are invented.\n"
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from prefloop.records import Message, Prompt
 from prefloop.sql.databases import frozen
 from prefloop.sql.extract import extract_sql
 from prefloop.sql.pool import QueryResult, SandboxPool
+from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import cache_folder, read_json
 from prefloop.store.run_folder import read_manifest
 from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.prompting import system_message as database_message
 from prefloop.tasks.nba.answers import plan_of
+from prefloop.tasks.nba.imports.synthetic_marks import synthetic_games
 from prefloop.tasks.nba.prompting import system_message
 from prefloop.tasks.nba.task import judge_databases as leagues
 
@@ -43,12 +45,20 @@ class Reply:
     """None: it declined, or wrote no query."""
     result: QueryResult | None
     """What the query returned in the sandbox."""
+    synthetic_games: int | None = 0
+    """Games of the file that was asked which are simulated, or whose players are invented; None: it was a server."""
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
         found = self.result
         shown = {"columns": found.columns, "rows": found.rows, "status": found.status, "message": found.message}
-        return {"policy": self.policy, "plan": self.plan, "sql": self.sql, "result": shown if found else None}
+        return {
+            "policy": self.policy,
+            "plan": self.plan,
+            "sql": self.sql,
+            "result": shown if found else None,
+            "synthetic_games": self.synthetic_games,
+        }
 
 
 def ask_question(question: str, run: Path | None = None, database: Path | str | None = None) -> list[Reply]:
@@ -75,8 +85,9 @@ def ask_question(question: str, run: Path | None = None, database: Path | str | 
     asked = [(0, sql) for sql in queries.values() if sql]
     with SandboxPool([opened], 1) as sandbox:
         results = dict(zip(asked, sandbox.run(asked), strict=True))
+    invented = None if is_postgres(opened) else sum(synthetic_games(Path(opened)))
     return [
-        Reply(name, text, plan_of(text), queries[name], results.get((0, queries[name] or "")))
+        Reply(name, text, plan_of(text), queries[name], results.get((0, queries[name] or "")), invented)
         for name, text in texts.items()
     ]
 

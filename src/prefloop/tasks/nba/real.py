@@ -19,7 +19,7 @@ from prefloop.errors import DataError
 from prefloop.sql.snapshot import snapshot
 from prefloop.store.files import atomic_path, cache_folder, exclusive
 from prefloop.tasks.nba import schema
-from prefloop.tasks.nba.imports.synthetic_marks import SIMULATED, synthetic_games, tell_synthetic
+from prefloop.tasks.nba.imports.synthetic_marks import synthetic_games, tell_synthetic
 
 VARIANT = 1
 """Raise it when the same league gives another variant."""
@@ -142,13 +142,13 @@ def _exchange(
 def origin(path: Path) -> str:
     """What cards and reports say of questions on a league of one's own: that it is real, and what of it is invented."""
     with closing(sqlite3.connect(f"file:{real_databases(path)[0]}?mode=ro&immutable=1", uri=True)) as connection:
-        ((games, simulated),) = connection.execute("SELECT COUNT(*), SUM(notes IS ?) FROM games", [SIMULATED])
+        ((games,),) = connection.execute("SELECT COUNT(*) FROM games")
         ((seasons,),) = connection.execute("SELECT GROUP_CONCAT(season, ', ') FROM (SELECT DISTINCT season FROM games)")
     said = f"Questions about {games:,} games of {path.name} (seasons {seasons}, end years); its own terms hold."
-    if simulated:
-        said += f" {simulated:,} of the games are simulated."
-    if invented := synthetic_games(path):
-        said += (
-            f" In {invented:,} games the players and their figures are synthetic; scores and teams' figures are not."
-        )
+    invented = synthetic_games(path)
+    if invented.simulated:
+        said += f" {invented.simulated:,} of the games are simulated."
+    if invented.players:
+        said += f" In {invented.players:,} games the players and their figures are synthetic;"
+        said += " scores and teams' figures are not."
     return said

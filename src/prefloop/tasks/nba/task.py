@@ -177,7 +177,7 @@ def _collect(
             _release_stalled(left, before, stalled, largest, audit)
             if not any(left.values()):
                 audit.accepted = len(taken)
-                invented = config.database is not None and synthetic_games(databases[0]) > 0
+                invented = config.database is not None and any(synthetic_games(databases[0]))
                 return QuestionSet(tuple(_prompt(q, config, split, invented) for q in taken), audit.summary())
     raise DataError(
         f"only {len(taken)} of {total} {split} questions could be drawn: ask for fewer (task.{split}_questions)"

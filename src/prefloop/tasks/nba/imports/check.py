@@ -10,7 +10,7 @@ from typing import Any
 from prefloop.tasks.nba.imports.lines import COUNTS
 from prefloop.tasks.nba.imports.merge import reading
 from prefloop.tasks.nba.imports.rows import KEYS
-from prefloop.tasks.nba.imports.synthetic_marks import NOTE, PREFIX, SIMULATED
+from prefloop.tasks.nba.imports.synthetic_marks import IS_SIMULATED, NOTE, PREFIX
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ _PHASES = f"""
 SELECT season, game_type, COUNT(*),
   SUM((SELECT COUNT(*) FROM team_box_scores t WHERE t.game_id = g.game_id) = 2),
   SUM({_HAS.format(table="player_box_scores")}), SUM({_HAS.format(table="game_play_by_play")}),
-  SUM(COALESCE(notes, '') LIKE '%{NOTE}%' OR COALESCE(notes, '') = '{SIMULATED}')
+  SUM(COALESCE(notes, '') LIKE '%{NOTE}%' OR {IS_SIMULATED})
 FROM games g GROUP BY season, game_type ORDER BY season, MIN(game_date), game_type
 """
 ON_COURT = 5

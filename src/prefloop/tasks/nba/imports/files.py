@@ -29,7 +29,7 @@ from prefloop.tasks.nba.imports.sources import (
     Options,
     Rows,
     kind_of,
-    refuse_idle,
+    refuse_options,
     row_count,
 )
 
@@ -69,12 +69,12 @@ def import_files(paths: Sequence[Path | str], league: Path, options: Options | N
 
     Raises:
         DataError: a file is none that can be read, a folder has none, or the league is none.
-        ConfigError: an option has no effect.
+        ConfigError: an option has no effect, or contradicts what a file's name says.
         StoreError: the league cannot be written.
     """
     given = options or Options()
     kinds, found = _kinds(dict.fromkeys(paths), league, given)
-    refuse_idle(kinds.values(), given)
+    refuse_options(kinds, given)
     if league.exists():
         with reading(league):
             pass  # it is a league

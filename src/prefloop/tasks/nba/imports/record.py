@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-READERS_VERSION = 1
+READERS_VERSION = 2
 """Raise it when a reader makes other rows of a file: files are then read again."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS imported_files (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from prefloop.tasks.nba.imports import (
 )
 from prefloop.tasks.nba.imports.postgres import Server, read_server
 from prefloop.tasks.nba.imports.rows import Remark, Row
-from prefloop.tasks.nba.imports.tables import columns_of, known_encoding
+from prefloop.tasks.nba.imports.tables import columns_of, given_day, known_encoding
 
 Rows = Iterator[Row | BadRow | Remark]
 READ = (
@@ -94,6 +95,8 @@ TABLES: tuple[tuple[Iterable[str], Kind], ...] = (
     (("sequence_number", "type_text"), _csv(hoopr_events.read_events, EVENTS)),
 )
 """Columns that tell a kind of table, in the order in which they are looked for."""
+DATED = tuple(kind for _, kind in TABLES if "--date" in kind.uses)
+"""Tables of one day, which the file's name may say."""
 SEASONS = ({"games_played"}, {"wins", "losses"})
 """Columns of totals and of standings."""
 
@@ -142,8 +145,12 @@ def kind_of(path: Path | Server, options: Options) -> Kind:
         return _table_kind(path, options)
     if suffix == ".json":
         sets = pbpstats.result_sets(path, "file of the NBA's statistics")
-        return next((kind for name, kind in SETS if name in sets), GAME_LOG)
+        found = next((kind for name, kind in SETS if name in sets), None)
+        if found is None:
+            pbpstats.needed(path, next(iter(sets.values())), pbpstats.NEEDED, "game log of teams")
+        return found or GAME_LOG
     if suffix in DATABASES:
+        sqlite.require_games(path)
         return DATABASE
     if suffix in OTHERS:
         raise DataError(f"{path} {OTHERS[suffix]}")
@@ -175,19 +182,32 @@ def row_count(path: Path) -> int:
     """Rows that a file has, for its progress; 0 where they cannot be counted."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        with path.open("rb") as handle:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b"")) - 1
+        return max(0, _line_count(path) - 1)
     if suffix == ".json":
         return sum(map(len, pbpstats.result_sets(path, "file of the NBA's statistics").values()))
     return sqlite.row_count(path)
 
 
-def refuse_idle(kinds: Iterable[Kind], options: Options) -> None:
-    """Refuse options that change nothing.
+def _line_count(path: Path) -> int:
+    """Lines, which end in a line feed or, where a file has none of these, in a carriage return."""
+    feeds, returns, last = 0, 0, b"\n"
+    with path.open("rb") as handle:
+        for chunk in iter(lambda: handle.read(1 << 20), b""):
+            feeds, returns, last = feeds + chunk.count(b"\n"), returns + chunk.count(b"\r"), chunk[-2:]
+    return (feeds or returns) + (last.rstrip(b"\0")[-1:] not in b"\n\r")  # in UTF-16 a zero may follow
+
+
+def refuse_options(kinds: Mapping[Path | Server, Kind], options: Options) -> None:
+    """Refuse options that change nothing, or that contradict what a file says itself.
 
     Raises:
-        ConfigError: no file uses one of them.
+        ConfigError: no file uses one of them, or a file's name says another day.
     """
-    used = {name for kind in kinds for name in kind.uses}
+    used = {name for kind in kinds.values() for name in kind.uses}
     if idle := [name for name in options.given() if name not in used]:
         raise ConfigError(f"{', '.join(idle)} has no effect on these files: leave it out")
+    given_day(options.date)
+    for path, kind in kinds.items():
+        if options.date and kind in DATED and isinstance(path, Path):
+            with suppress(DataError):  # told when the file is read, and the others go on
+                boxes.day_of_file(path, options.date)

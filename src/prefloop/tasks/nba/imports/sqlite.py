@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.errors import DataError
-from prefloop.sql.snapshot import snapshot
+from prefloop.sql.snapshot import BUSY_S, snapshot
 from prefloop.store.files import cache_folder
 from prefloop.store.rows import BadRow, BadRowError
 from prefloop.tasks.nba.imports.rows import KEYS, Remark, Row, day_of, game_id, shooting
 from prefloop.tasks.nba.imports.seasons import one_form, season_from
-from prefloop.tasks.nba.imports.synthetic_marks import NOTE, PREFIX
+from prefloop.tasks.nba.imports.synthetic_marks import IS_SIMULATED, NOTE, PREFIX
 from prefloop.tasks.nba.imports.typed import column_types, required, typed
 
 
 def read_league(path: Path) -> Iterator[Row | BadRow | Remark]:
-    """Rows of the four tables of games, those that are there; synthetic player rows are left out.
+    """Rows of the four tables of games, those that are there; synthetic player rows and simulated games are left out.
 
     Nothing is written to the file: a frozen copy in the cache is read. Columns that it lacks are NULL and named, as are
     tables and columns that the schema does not have. Codes of teams are taken as they are.
@@ -35,10 +35,33 @@ def read_league(path: Path) -> Iterator[Row | BadRow | Remark]:
             columns, remarks = _columns(connection, path)
             yield from (Remark(path.name, text) for text in remarks)
             one_form(path, _labels(connection))
+            simulated = _simulated(connection)
             for table, names in columns.items():
-                yield from _table(connection, path.name, table, names)
+                yield from _table(connection, path.name, table, names, simulated)
+            if simulated:
+                yield Remark(path.name, f"left out {len(simulated):,} simulated games and all their rows")
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path} cannot be read as a database: {error}") from error
+
+
+def require_games(path: Path) -> None:
+    """Refuse a database of which no game can be read.
+
+    Raises:
+        DataError: it is no database, has no ``games``, lacks columns that cannot be NULL, or has simulated games alone.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", BUSY_S, uri=True)) as connection:
+            connection.text_factory = bytes
+            _columns(connection, path)
+            ((games,),) = connection.execute("SELECT COUNT(*) FROM games")
+            if games and len(_simulated(connection)) == games:
+                raise DataError(
+                    f"{path} holds simulated games alone, and a league is made of real ones: "
+                    "ask about it with --database, as it is"
+                )
+    except sqlite3.Error as error:
+        raise DataError(f"{path} cannot be read as a SQLite database: {error}") from error
 
 
 def row_count(path: Path) -> int:
@@ -74,6 +97,13 @@ def _columns(connection: sqlite3.Connection, path: Path) -> tuple[dict[str, list
     return found, remarks
 
 
+def _simulated(connection: sqlite3.Connection) -> set[Any]:
+    """Names of the games that were never played."""
+    if "notes" not in [row[1].decode() for row in connection.execute("PRAGMA table_info(games)")]:
+        return set()
+    return {name for (name,) in connection.execute(f"SELECT game_id FROM games WHERE {IS_SIMULATED}")}
+
+
 def _labels(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
     for line, label, day in connection.execute("SELECT rowid, season, game_date FROM games ORDER BY rowid"):
         try:
@@ -82,9 +112,13 @@ def _labels(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
             continue
 
 
-def _table(connection: sqlite3.Connection, file: str, table: str, names: list[str]) -> Iterator[Row | BadRow | Remark]:
-    left = 0
+def _table(
+    connection: sqlite3.Connection, file: str, table: str, names: list[str], simulated: set[Any]
+) -> Iterator[Row | BadRow | Remark]:
+    left, game = 0, names.index("game_id")
     for line, *cells in connection.execute(f"SELECT rowid, {', '.join(names)} FROM {table} ORDER BY rowid"):
+        if cells[game] in simulated:
+            continue
         try:
             values = typed(table, {name: _text(cell, name) for name, cell in zip(names, cells, strict=True)})
             if str(values.get("player_slug") or "").startswith(PREFIX):

@@ -1,10 +1,11 @@
-"""How synthetic player rows in a league of real games are told from real ones."""
+"""How synthetic player rows in a league of real games, and simulated games, are told from real ones."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from prefloop.progress import note
 
@@ -13,7 +14,18 @@ NOTE = "synthetic player rows"
 PREFIX = "synthetic-"
 """Of ``player_slug`` in each such row."""
 SIMULATED = "synthetic"
-"""``games.notes`` of a simulated league's games."""
+"""In ``games.notes`` of each game of a simulated league."""
+IS_SIMULATED = f"'; ' || COALESCE(notes, '') || ';' LIKE '%; {SIMULATED};%'"
+"""Of a row of ``games``, in SQL; notes are parted by ``; ``."""
+
+
+class Synthetic(NamedTuple):
+    """How many games of a league are not, or not wholly, what happened."""
+
+    players: int
+    """Real games with synthetic player rows."""
+    simulated: int
+    """Games that were never played."""
 
 
 def mark_game(connection: sqlite3.Connection, game_id: str) -> None:
@@ -37,17 +49,20 @@ def drop_players(connection: sqlite3.Connection, game_id: str) -> bool:
 
 def tell_synthetic(database: Path | str | None) -> None:
     """Say beside an answer that its figures may be invented."""
-    if database is not None and (games := synthetic_games(Path(database))):
-        note(f"In {games:,} games of {database} the players and their figures are synthetic.")
+    games = synthetic_games(Path(database)) if database is not None else Synthetic(0, 0)
+    if games.players:
+        note(f"In {games.players:,} games of {database} the players and their figures are synthetic.")
+    if games.simulated:
+        note(f"{games.simulated:,} games of {database} are simulated: their players and results are invented.")
 
 
-def synthetic_games(database: Path) -> int:
-    """How many real games of a league have synthetic player rows; 0 of another database."""
+def synthetic_games(database: Path) -> Synthetic:
+    """How many games of a league are invented, wholly or their players; none of another database."""
     if not database.is_file():
-        return 0
+        return Synthetic(0, 0)
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            query = "SELECT COUNT(*) FROM games WHERE notes LIKE ?"
-            return int(connection.execute(query, (f"%{NOTE}%",)).fetchone()[0])
+            counts = f"SELECT TOTAL(COALESCE(notes, '') LIKE '%{NOTE}%'), TOTAL({IS_SIMULATED}) FROM games"
+            return Synthetic(*map(int, connection.execute(counts).fetchone()))
     except sqlite3.DatabaseError:
-        return 0
+        return Synthetic(0, 0)
