@@ -274,12 +274,13 @@ def test_short_names_are_those_of_the_games_own_box_scores(tmp_path: Path, first
     assert one.remarks == (
         []
         if first == "box scores"
-        else ["events of 1 games have players' initials: import both teams' box scores for full names"]
+        else ["pbp: events of 1 games have players' initials: import both teams' box scores for full names"]
     )
     two = clean(merge_rows(sources[1], league))
+    file = sources[1][0].file
     assert two.remarks == [
-        "3 players' short names in events are full now, by their games' box scores",
-        "2 stay short: none or several of the game's players have them",
+        f"{file}: 3 players' short names in events are full now, by their games' box scores",
+        f"{file}: 2 stay short: none or several of the game's players have them",
     ]
     found = "SELECT primary_player, secondary_player, description FROM game_play_by_play ORDER BY event_number"
     named = [

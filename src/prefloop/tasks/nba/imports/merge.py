@@ -90,7 +90,8 @@ def merge_rows(rows: Iterable[Row | BadRow | Remark], league: Path, source: reco
         if not (found.added or found.known or found.contradictions or found.remarks):
             raise DataError(f"nothing could be imported: {_first(found)}")
         _mark(connection)
-        found.remarks += complete_names(connection, work.games)
+        named = complete_names(connection, work.games)
+        found.remarks += [f"{', '.join(sorted(work.files))}: {text}" for text in named]
         if source is not None and not found.waiting:
             record.remember_file(connection, source, found.row())
     return found
@@ -167,6 +168,8 @@ class _Work:
     """Whether a game, or a team in it, had rows of a table before this source."""
     games: set[str] = field(default_factory=set)
     """Whose players or events came in."""
+    files: set[str] = field(default_factory=set)
+    """Which brought these."""
     refused: set[tuple[str, str, str | None]] = field(default_factory=set)
     """What is told once: a game of which another source gave other events."""
 
@@ -205,6 +208,7 @@ def _take(work: _Work, row: Row) -> None:
         found.added[row.table] += 1
         if row.table in ("player_box_scores", "game_play_by_play"):
             work.games.add(row.values["game_id"])
+            work.files.add(row.file)
 
 
 def _compare(work: _Work, row: Row, there: dict[str, Any], group: tuple[str, str, str | None]) -> None:
