@@ -264,13 +264,23 @@ def test_a_season_of_which_little_is_known_is_no_season(league: Path) -> None:
             "(SELECT game_id FROM games WHERE season = 2019 ORDER BY game_id LIMIT 40)",
             "season 2019, its latest, and team box scores of less than 90%",
         ),
-        ("UPDATE games SET game_type = 'Playoffs'", "no regular-season game"),
+        ("UPDATE games SET game_type = 'Playoffs'", "no regular-season game to ask about"),
+        (
+            "UPDATE games SET game_type = NULL WHERE season = 2019",
+            "no regular-season game of season 2019, its latest, whose games are of unknown phase: .*import its game log",
+        ),
+        (
+            "UPDATE games SET game_type = 'Playoffs' WHERE season = 2019",
+            "no regular-season game of season 2019, its latest, whose games are Playoffs: ",
+        ),
     ],
 )
 def test_a_league_that_cannot_be_asked_about_is_refused(league: Path, statement: str, says: str) -> None:
     change(league, statement)
     with pytest.raises(DataError, match=says):
         LeagueWorld(league, measured=True)
+    with pytest.raises(DataError, match=f"{league} has .*{says}"):  # the file, not the cache's copy of it
+        task.train_prompts(NbaTaskConfig(database=str(league)), task.judge_databases(str(league)), 1, 1, ())
 
 
 def test_mistakes_are_named(league: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _collect(
 ) -> QuestionSet:
     """Draw in batches, audit each, and take the accepted until every quota is full."""
     rng = np.random.default_rng([seed, {"train": 1, "test": 2}[split]])
-    world = LeagueWorld(databases[0], measured=config.database is not None)
+    world = LeagueWorld(databases[0], measured=config.database is not None, shown=config.database)
     words = team_words(world.names if config.database else None)
     shares = askable(world)
     quotas, largest = _quotas(totals, shares), max(shares, key=lambda family: shares[family])

@@ -33,6 +33,7 @@ HAVING AVG(EXISTS (SELECT 1 FROM {} x WHERE x.game_id = g.game_id)) >= {} ORDER 
 WHOLE = 0.9
 """Share of a season's games that must have rows for sums and averages over it to mean the season."""
 _LATEST = "SELECT MAX(season) FROM games"
+_PHASES = "SELECT DISTINCT COALESCE(game_type, 'of unknown phase') FROM games WHERE season = ? ORDER BY 1"
 _PLAYOFFS = "SELECT EXISTS (SELECT 1 FROM games WHERE game_type <> 'Regular Season')"
 _OVERTIME = "SELECT COUNT(*) = COUNT(num_overtime_periods) FROM games"
 _NAMES = "SELECT home_team, home_team_name FROM games WHERE home_team_name IS NOT NULL ORDER BY game_date, game_id"
@@ -49,12 +50,13 @@ class LeagueWorld:
     asked: what is not known is not 0. Raises `sqlite3.DatabaseError` for a file that is no league.
     """
 
-    def __init__(self, database: Path, *, measured: bool = False) -> None:
+    def __init__(self, database: Path, *, measured: bool = False, shown: Path | str | None = None) -> None:
         """Args:
         measured: thresholds from this league's own statistics instead of the fixed ones.
+        shown: what errors call the file, where this is a copy of it.
 
         Raises:
-            DataError: no regular-season game, or no team rows of most games of the latest season.
+            DataError: no regular-season game, of any season or of the latest, or no team rows of most of the latest's.
         """
         with closing(sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)) as connection:
             self._players = [row[0] for row in connection.execute(_PLAYERS)]
@@ -62,6 +64,7 @@ class LeagueWorld:
             known = set(self._players)
             self._dates = [row for row in connection.execute(_DATES) if row[0] in known]
             ((latest,),) = connection.execute(_LATEST)
+            phases = [phase for (phase,) in connection.execute(_PHASES, [latest])]
             ((playoffs,),) = connection.execute(_PLAYOFFS)
             ((self._overtime,),) = connection.execute(_OVERTIME)
             seasons = {
@@ -71,11 +74,18 @@ class LeagueWorld:
             self.names: dict[str, str] = dict(connection.execute(_NAMES).fetchall())
             """Full names by team code, the newest."""
             self.thresholds = _measured(connection) if measured and self._players else FIXED
+        name = shown or database
         if not games:
-            raise DataError(f"{database} has no regular-season game to ask about")
+            raise DataError(f"{name} has no regular-season game to ask about")
+        if "Regular Season" not in phases:
+            raise DataError(
+                f"{name} has no regular-season game of season {latest}, its latest, whose games are "
+                f"{' and '.join(phases)}: questions without a season mean the regular season of the latest one, "
+                "so import its game log, which says each game's phase"
+            )
         if latest not in seasons[""]:
             raise DataError(
-                f"{database} has games of season {latest}, its latest, and team box scores of less than {WHOLE:.0%} "
+                f"{name} has games of season {latest}, its latest, and team box scores of less than {WHOLE:.0%} "
                 "of them: questions without a season mean the latest one, so import its game log too"
             )
         self._games = [Game(*row[:4]) for row in games]
