@@ -115,9 +115,15 @@ def day_of_file(path: Path, date: str | None) -> str:
 
     Raises:
         ConfigError: both are there and differ, or the given one is no date.
-        DataError: neither is there.
+        DataError: neither is there, or the name's is no date and none is given.
     """
-    given, named = given_day(date), date_in(path)
+    given = given_day(date)
+    try:
+        named = date_in(path)
+    except DataError:
+        if given is None:
+            raise
+        named = given
     if given and named and given != named:
         raise ConfigError(f"{path} is of {named} by its name, and of {given} by --date: leave --date out")
     if not (day := named or given):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -209,5 +208,4 @@ def refuse_options(kinds: Mapping[Path | Server, Kind], options: Options) -> Non
     given_day(options.date)
     for path, kind in kinds.items():
         if options.date and kind in DATED and isinstance(path, Path):
-            with suppress(DataError):  # told when the file is read, and the others go on
-                boxes.day_of_file(path, options.date)
+            boxes.day_of_file(path, options.date)
