@@ -17,6 +17,7 @@ import pytest
 from command_line import prefloop
 from postgres import Postgres, running_postgres
 from postgres_copy import make_reader, new_database
+from psycopg import sql
 from shop import TABLES, build_shop, rows
 from test_annotation_export import World
 
@@ -40,6 +41,7 @@ from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
 from prefloop.tasks.database.source.inspection import inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
+from prefloop.tasks.database.variants import changes
 from prefloop.tasks.database.variants.postgres import write_postgres_variant
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.grammar import Question, draw_question
@@ -473,6 +475,58 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
     )
     with psycopg.connect(into) as connection:
         assert {name for name, _ in connection.execute(indexes)} == {"Takings"}
+
+
+def write_variant(admin: str, into: str, seed: int = 1) -> tuple[dict[str, list[str]], str]:
+    """What changes in the variant of a database, and its reader's URL."""
+    with connect_readonly(make_reader(admin)) as source:
+        looked = inspect(source, "postgres", "it")
+        return write_postgres_variant(source, into, looked.schema, looked.profiles, seed)
+
+
+def test_no_name_of_a_table_or_column_costs_the_variant_a_row(postgres: Postgres) -> None:
+    """10 of 80 rows go; tables are called as the helpers that fill them were, a column as the row's alias was."""
+    admin, into, again = (new_database(postgres) for _ in range(3))
+    tables = ("original", "drawn", "same", "d", "Mixed")
+    with psycopg.connect(admin) as connection:
+        connection.execute('CREATE SCHEMA "My ""Sales"')
+        for i, table in enumerate(tables):
+            name = sql.Identifier('My "Sales', table)
+            connection.execute(sql.SQL("CREATE TABLE {} (t int, price{} int)").format(name, sql.SQL(str(i))))
+            rows = "INSERT INTO {} SELECT 7, %s + (i * 37) %% 80 FROM generate_series(1, 80) i"
+            connection.execute(sql.SQL(rows).format(name), [100 * i])
+    changed, url = write_variant(admin, into)
+    assert set(changed) == set(tables)
+    queries = [f'SELECT COUNT(*), COUNT(price{i}) FROM "{table}"' for i, table in enumerate(tables)]
+    with SandboxPool([url], 1) as pool:
+        assert [result.rows for result in pool.run([(0, query) for query in queries])] == [((70, 70),)] * len(tables)
+    with psycopg.connect(admin) as connection:  # the rows in another order
+        for i, table in enumerate(tables):
+            name = sql.Identifier('My "Sales', table)
+            connection.execute(sql.SQL("CREATE TEMP TABLE held AS SELECT * FROM {}").format(name))
+            connection.execute(sql.SQL("TRUNCATE {}").format(name))
+            back = f"INSERT INTO {{}} SELECT * FROM held ORDER BY price{i}"
+            connection.execute(sql.SQL(back).format(name))
+            connection.execute("DROP TABLE held")
+    write_variant(admin, again)
+    with psycopg.connect(into) as one, psycopg.connect(again) as two:
+        for i, table in enumerate(tables):
+            query = sql.SQL("SELECT * FROM {} ORDER BY " + f"price{i}").format(sql.Identifier('My "Sales', table))
+            assert one.execute(query).fetchall() == two.execute(query).fetchall(), table
+
+
+def test_a_table_too_large_to_be_drawn_anew_loses_rows_alone(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE big (a int, b int GENERATED ALWAYS AS (a * 2) STORED)")
+        connection.execute("INSERT INTO big SELECT i FROM generate_series(1, 80) i")
+    monkeypatch.setattr(changes, "MOST_CELLS", 79)
+    assert write_variant(admin, into)[0] == {"big": ["rows"]}
+    with psycopg.connect(into) as connection:
+        found = connection.execute("SELECT COUNT(*), COUNT(DISTINCT a), SUM(b - 2 * a) FROM big").fetchone()
+    assert found == (70, 70, 0)
 
 
 def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
