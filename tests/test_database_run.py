@@ -41,7 +41,7 @@ from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
 from prefloop.tasks.database.source.inspection import inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
-from prefloop.tasks.database.variants import changes
+from prefloop.tasks.database.variants import changes, owned
 from prefloop.tasks.database.variants.postgres import write_postgres_variant
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.grammar import Question, draw_question
@@ -527,6 +527,62 @@ def test_a_table_too_large_to_be_drawn_anew_loses_rows_alone(
     with psycopg.connect(into) as connection:
         found = connection.execute("SELECT COUNT(*), COUNT(DISTINCT a), SUM(b - 2 * a) FROM big").fetchone()
     assert found == (70, 70, 0)
+
+
+def test_what_an_unfinished_task_left_is_replaced_and_nothing_else(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE items (price int, mood mood)")
+        connection.execute("INSERT INTO items SELECT i, 'sad' FROM generate_series(1, 80) i")
+    with pytest.raises(DataError, match="no questions"):
+        task_from_database(make_reader(admin), tmp_path / "t", train=0, test=0, variant=into, workers=1)
+    foreign = {
+        "CREATE VIEW seen AS SELECT * FROM items": "public.seen",
+        "CREATE TABLE others (x int)": "public.others",
+        "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'": r"function public.f\(integer\)",
+        "CREATE SEQUENCE numbers": "public.numbers",
+        "CREATE DOMAIN amount AS int": "type public.amount",
+        "CREATE TYPE colour AS ENUM ('red')": "type public.colour",
+        "COMMENT ON TABLE items IS 'ours'": "public.items",
+    }
+    everything = "SELECT * FROM items ORDER BY price"
+    with psycopg.connect(into, autocommit=True) as connection:
+        before = connection.execute(everything).fetchall()
+        for statement, name in foreign.items():
+            with connection.transaction(force_rollback=True):
+                connection.execute(statement)
+                with pytest.raises(DataError, match=f"holds {name}: give an empty database"):
+                    owned.clear(connection, "it")
+                assert len(connection.execute(everything).fetchall()) == 70
+    write_variant(admin, into, seed=2)
+    with psycopg.connect(into) as connection:
+        after = connection.execute(everything).fetchall()
+    assert (len(before), len(after), before != after) == (70, 70, True)
+    owned.keep(into)
+    with pytest.raises(DataError, match=r"holds public\.items"):
+        write_variant(admin, into)
+    with pytest.raises(DataError, match="filled by another command meanwhile"):
+        owned.keep(into)
+
+
+def test_a_variant_that_is_refused_changes_no_rights(postgres: Postgres) -> None:
+    """PUBLIC may create in schema public, as before PostgreSQL 15: taken away with the variant, not without it."""
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE items AS SELECT i AS price FROM generate_series(1, 80) i")
+    may = "SELECT has_schema_privilege('prefloop_reader', 'public', 'CREATE')"
+    with psycopg.connect(into, autocommit=True) as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE SEQUENCE n; GRANT USAGE ON n TO PUBLIC")
+        for refused in ("holds public.n", "may create tables"):
+            with pytest.raises(DataError, match=refused):
+                write_variant(admin, into)
+            assert connection.execute(may).fetchone() == (True,)
+            connection.execute("DROP SEQUENCE IF EXISTS n; GRANT CREATE ON SCHEMA public TO prefloop_reader")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM prefloop_reader")
+        write_variant(admin, into)
+        assert connection.execute(may).fetchone() == (False,)
 
 
 def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

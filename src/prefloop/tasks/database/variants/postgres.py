@@ -17,11 +17,11 @@ import psycopg
 from psycopg import sql
 
 from prefloop.errors import DataError
-from prefloop.sql.postgres import apply_settings, connect, read_address, url_as
-from prefloop.sql.postgres_role import excess_rights
+from prefloop.sql.postgres import apply_settings, read_address, url_as
 from prefloop.tasks.database.source.profile import Profile
 from prefloop.tasks.database.source.schema import Schema, Table
 from prefloop.tasks.database.variants.changes import Changes, draw_changes
+from prefloop.tasks.database.variants.owned import check_reader, clear, mark, owned
 
 if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
@@ -33,11 +33,6 @@ ROW = sql.Identifier("prefloop row")
 """Names that no table and no column of a user's has, which would be meant instead."""
 ROWS_PER_BLOCK = 10_000
 
-_HELD = """
-SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') LIMIT 1
-"""
 _ENUMS = """
 SELECT DISTINCT n.nspname, t.typname, ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid
   ORDER BY enumsortorder)
@@ -68,6 +63,8 @@ def write_postgres_variant(
 ) -> tuple[dict[str, list[str]], str]:
     """Fill the empty database at the URL `into`, and let the role of `source` read it; all of it or nothing.
 
+    What an unfinished task left there is replaced; `owned.keep` says that a task is finished.
+
     Args:
         source: read-only connection whose transaction sees one state.
         into: URL of a role that owns the database; used here alone, and not kept.
@@ -77,7 +74,7 @@ def write_postgres_variant(
         `source` reads the variant.
 
     Raises:
-        DataError: `into` cannot be reached, holds tables, lacks a type or may not be written; a table takes longer to
+        DataError: `into` cannot be reached, holds anything, lacks a type or may not be written; a table takes longer to
             read than the role's time limit; or the role could do more than read in `into`.
     """
     address, reader = read_address(into), source.info.user
@@ -86,12 +83,11 @@ def write_postgres_variant(
     schemas = [name for name in schemas if not name.startswith("pg_")]
     url = url_as(into, reader, () if schemas == ["public"] else schemas)
     changed: dict[str, list[str]] = {}
-    with _owned(into) as target:
-        if held := target.execute(_HELD).fetchone():
-            raise DataError(f"{address.shown} is to become the variant and holds {held[0]}: give an empty database")
-        _check_reader(target, url, reader)
+    with owned(into) as target:
         names = [table.name for table in schema.tables]
         try:
+            clear(target, address.shown)
+            check_reader(target, url, reader)
             places = _create(source, target, names, schemas)
             for table in schema.tables:
                 changes = draw_changes(table, schema, profiles[table.name], seed)
@@ -109,28 +105,6 @@ def write_postgres_variant(
     return changed, url
 
 
-def _owned(into: str) -> Connection:
-    address = read_address(into)
-    given = {} if address.password is None else {"password": address.password}
-    try:
-        return psycopg.connect(address.conninfo, **given)
-    except psycopg.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        if address.password:
-            reason = reason.replace(address.password, "***")
-        raise DataError(f"database {address.shown} cannot be reached: {reason}") from None
-
-
-def _check_reader(target: Connection, url: str, reader: str) -> None:
-    """Refuse before anything is written, if answers could change the variant."""
-    with suppress(psycopg.errors.InsufficientPrivilege), target.transaction():
-        target.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # the default before PostgreSQL 15
-    target.commit()
-    with connect(read_address(url)) as connection:
-        if excess := excess_rights(connection):
-            raise DataError(f"{reader} {excess[0]} in {read_address(url).shown}: it must be able only to read there")
-
-
 def _create(source: Connection, target: Connection, names: list[str], schemas: list[str]) -> dict[str, sql.Identifier]:
     """Schemas, enumerations and empty tables, found by the source's search path; tables with their schemas, by name."""
     for name in schemas:
@@ -142,6 +116,7 @@ def _create(source: Connection, target: Connection, names: list[str], schemas: l
         target.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(space)))
         values = sql.SQL(", ").join(map(sql.Literal, labels))
         target.execute(sql.SQL("CREATE TYPE {} AS ENUM ({})").format(sql.Identifier(space, name), values))
+        mark(target, "TYPE", sql.Identifier(space, name))
     columns, places = source.execute(_COLUMNS, [names]).fetchall(), {}
     for (table, space), rows in groupby(columns, key=lambda row: (row[0], row[1])):
         parts = [
@@ -150,6 +125,7 @@ def _create(source: Connection, target: Connection, names: list[str], schemas: l
         ]
         places[table] = sql.Identifier(space, table)
         target.execute(sql.SQL("CREATE TABLE {} ({})").format(places[table], sql.SQL(", ").join(parts)))
+        mark(target, "TABLE", places[table])
     return places
 
 
