@@ -39,7 +39,7 @@ from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.source.inspection import inspect
+from prefloop.tasks.database.source.inspection import _repeated, inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
 from prefloop.tasks.database.variants import changes, owned
 from prefloop.tasks.database.variants.postgres import write_postgres_variant
@@ -583,6 +583,48 @@ def test_a_variant_that_is_refused_changes_no_rights(postgres: Postgres) -> None
         connection.execute("REVOKE CREATE ON SCHEMA public FROM prefloop_reader")
         write_variant(admin, into)
         assert connection.execute(may).fetchone() == (False,)
+
+
+def test_values_and_types_that_python_or_equality_lack_are_read(postgres: Postgres) -> None:
+    admin = new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute(
+            """CREATE TABLE odd (day date, seen timestamptz, at time, took interval, price numeric, size numeric, n int);
+            INSERT INTO odd SELECT 'infinity', '-infinity', '24:00', '170000000 years', 'infinity', 'nan', 1
+              FROM generate_series(1, 3);
+            INSERT INTO odd VALUES ('0044-03-15 BC', '2024-01-01', '12:00', '1 day', 1.5, 2, 2);
+            CREATE TABLE shapes (place box, notes json[], n int); CREATE TABLE plain (n int);
+            INSERT INTO plain VALUES (1), (1)"""
+        )
+    with connect_readonly(make_reader(admin)) as source:
+        found = inspect(source, "postgres", "it")
+        profiles = found.profiles["odd"]
+        assert {name: profiles[name].kind for name in ("day", "seen", "price", "size")} == dict.fromkeys(
+            ("day", "seen", "price", "size"), "other"
+        )
+        assert ("infinity", 3) in profiles["day"].values
+        assert found.repeated["odd"]["rows"] == 2
+        assert (found.repeated["plain"]["rows"], "shapes" in found.repeated) == (1, False)
+        changed, _ = write_postgres_variant(source, new_database(postgres), found.schema, found.profiles, seed=1)
+    assert "n" in changed["odd"]
+
+
+def test_a_search_for_repeated_rows_that_takes_too_long_is_left_out(postgres: Postgres) -> None:
+    """Nothing else of the look is: what cannot be read is named."""
+    admin = new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE big AS SELECT i % 1000 AS n FROM generate_series(1, 300000) i")
+    with connect_readonly(make_reader(admin)) as source:
+        looked = inspect(source, "postgres", "it")
+        assert looked.repeated["big"]["rows"] == 299_000
+        source.execute("SET statement_timeout = '1ms'")
+        assert _repeated(source, looked.schema, looked.schema.table("big")) == {}
+        source.rollback()
+        source.execute("SET lock_timeout = '1ms'")
+        with psycopg.connect(admin) as connection:
+            connection.execute("LOCK big")
+            with pytest.raises(DataError, match="table big cannot be read: canceling statement due to lock timeout"):
+                inspect(source, "postgres", "it")
 
 
 def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
