@@ -17,6 +17,7 @@ import pytest
 from command_line import prefloop
 from postgres import Postgres, running_postgres
 from postgres_copy import make_reader, new_database
+from psycopg import sql
 from shop import TABLES, build_shop, rows
 from test_annotation_export import World
 
@@ -38,8 +39,9 @@ from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.make import task_from_database
-from prefloop.tasks.database.source.inspection import inspect
+from prefloop.tasks.database.source.inspection import _repeated, inspect
 from prefloop.tasks.database.task import database_prompts, judge_sets
+from prefloop.tasks.database.variants import changes, owned
 from prefloop.tasks.database.variants.postgres import write_postgres_variant
 from prefloop.tasks.nba.answers import render_answer
 from prefloop.tasks.nba.questions.grammar import Question, draw_question
@@ -473,6 +475,156 @@ def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Pos
     )
     with psycopg.connect(into) as connection:
         assert {name for name, _ in connection.execute(indexes)} == {"Takings"}
+
+
+def write_variant(admin: str, into: str, seed: int = 1) -> tuple[dict[str, list[str]], str]:
+    """What changes in the variant of a database, and its reader's URL."""
+    with connect_readonly(make_reader(admin)) as source:
+        looked = inspect(source, "postgres", "it")
+        return write_postgres_variant(source, into, looked.schema, looked.profiles, seed)
+
+
+def test_no_name_of_a_table_or_column_costs_the_variant_a_row(postgres: Postgres) -> None:
+    """10 of 80 rows go; tables are called as the helpers that fill them were, a column as the row's alias was."""
+    admin, into, again = (new_database(postgres) for _ in range(3))
+    tables = ("original", "drawn", "same", "d", "Mixed")
+    with psycopg.connect(admin) as connection:
+        connection.execute('CREATE SCHEMA "My ""Sales"')
+        for i, table in enumerate(tables):
+            name = sql.Identifier('My "Sales', table)
+            connection.execute(sql.SQL("CREATE TABLE {} (t int, price{} int)").format(name, sql.SQL(str(i))))
+            rows = "INSERT INTO {} SELECT 7, %s + (i * 37) %% 80 FROM generate_series(1, 80) i"
+            connection.execute(sql.SQL(rows).format(name), [100 * i])
+    changed, url = write_variant(admin, into)
+    assert set(changed) == set(tables)
+    queries = [f'SELECT COUNT(*), COUNT(price{i}) FROM "{table}"' for i, table in enumerate(tables)]
+    with SandboxPool([url], 1) as pool:
+        assert [result.rows for result in pool.run([(0, query) for query in queries])] == [((70, 70),)] * len(tables)
+    with psycopg.connect(admin) as connection:  # the rows in another order
+        for i, table in enumerate(tables):
+            name = sql.Identifier('My "Sales', table)
+            connection.execute(sql.SQL("CREATE TEMP TABLE held AS SELECT * FROM {}").format(name))
+            connection.execute(sql.SQL("TRUNCATE {}").format(name))
+            back = f"INSERT INTO {{}} SELECT * FROM held ORDER BY price{i}"
+            connection.execute(sql.SQL(back).format(name))
+            connection.execute("DROP TABLE held")
+    write_variant(admin, again)
+    with psycopg.connect(into) as one, psycopg.connect(again) as two:
+        for i, table in enumerate(tables):
+            query = sql.SQL("SELECT * FROM {} ORDER BY " + f"price{i}").format(sql.Identifier('My "Sales', table))
+            assert one.execute(query).fetchall() == two.execute(query).fetchall(), table
+
+
+def test_a_table_too_large_to_be_drawn_anew_loses_rows_alone(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE big (a int, b int GENERATED ALWAYS AS (a * 2) STORED)")
+        connection.execute("INSERT INTO big SELECT i FROM generate_series(1, 80) i")
+    monkeypatch.setattr(changes, "MOST_CELLS", 79)
+    assert write_variant(admin, into)[0] == {"big": ["rows"]}
+    with psycopg.connect(into) as connection:
+        found = connection.execute("SELECT COUNT(*), COUNT(DISTINCT a), SUM(b - 2 * a) FROM big").fetchone()
+    assert found == (70, 70, 0)
+
+
+def test_what_an_unfinished_task_left_is_replaced_and_nothing_else(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE items (price int, mood mood)")
+        connection.execute("INSERT INTO items SELECT i, 'sad' FROM generate_series(1, 80) i")
+    with pytest.raises(DataError, match="no questions"):
+        task_from_database(make_reader(admin), tmp_path / "t", train=0, test=0, variant=into, workers=1)
+    foreign = {
+        "CREATE VIEW seen AS SELECT * FROM items": "public.seen",
+        "CREATE TABLE others (x int)": "public.others",
+        "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'": r"function public.f\(integer\)",
+        "CREATE SEQUENCE numbers": "public.numbers",
+        "CREATE DOMAIN amount AS int": "type public.amount",
+        "CREATE TYPE colour AS ENUM ('red')": "type public.colour",
+        "COMMENT ON TABLE items IS 'ours'": "public.items",
+    }
+    everything = "SELECT * FROM items ORDER BY price"
+    with psycopg.connect(into, autocommit=True) as connection:
+        before = connection.execute(everything).fetchall()
+        for statement, name in foreign.items():
+            with connection.transaction(force_rollback=True):
+                connection.execute(statement)
+                with pytest.raises(DataError, match=f"holds {name}: give an empty database"):
+                    owned.clear(connection, "it")
+                assert len(connection.execute(everything).fetchall()) == 70
+    write_variant(admin, into, seed=2)
+    with psycopg.connect(into) as connection:
+        after = connection.execute(everything).fetchall()
+    assert (len(before), len(after), before != after) == (70, 70, True)
+    owned.keep(into)
+    with pytest.raises(DataError, match=r"holds public\.items"):
+        write_variant(admin, into)
+    with pytest.raises(DataError, match="filled by another command meanwhile"):
+        owned.keep(into)
+
+
+def test_a_variant_that_is_refused_changes_no_rights(postgres: Postgres) -> None:
+    """PUBLIC may create in schema public, as before PostgreSQL 15: taken away with the variant, not without it."""
+    admin, into = new_database(postgres), new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE items AS SELECT i AS price FROM generate_series(1, 80) i")
+    may = "SELECT has_schema_privilege('prefloop_reader', 'public', 'CREATE')"
+    with psycopg.connect(into, autocommit=True) as connection:
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE SEQUENCE n; GRANT USAGE ON n TO PUBLIC")
+        for refused in ("holds public.n", "may create tables"):
+            with pytest.raises(DataError, match=refused):
+                write_variant(admin, into)
+            assert connection.execute(may).fetchone() == (True,)
+            connection.execute("DROP SEQUENCE IF EXISTS n; GRANT CREATE ON SCHEMA public TO prefloop_reader")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM prefloop_reader")
+        write_variant(admin, into)
+        assert connection.execute(may).fetchone() == (False,)
+
+
+def test_values_and_types_that_python_or_equality_lack_are_read(postgres: Postgres) -> None:
+    admin = new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute(
+            """CREATE TABLE odd (day date, seen timestamptz, at time, took interval, price numeric, size numeric, n int);
+            INSERT INTO odd SELECT 'infinity', '-infinity', '24:00', '170000000 years', 'infinity', 'nan', 1
+              FROM generate_series(1, 3);
+            INSERT INTO odd VALUES ('0044-03-15 BC', '2024-01-01', '12:00', '1 day', 1.5, 2, 2);
+            CREATE TABLE shapes (place box, notes json[], n int); CREATE TABLE plain (n int);
+            INSERT INTO plain VALUES (1), (1)"""
+        )
+    with connect_readonly(make_reader(admin)) as source:
+        found = inspect(source, "postgres", "it")
+        profiles = found.profiles["odd"]
+        assert {name: profiles[name].kind for name in ("day", "seen", "price", "size")} == dict.fromkeys(
+            ("day", "seen", "price", "size"), "other"
+        )
+        assert ("infinity", 3) in profiles["day"].values
+        assert found.repeated["odd"]["rows"] == 2
+        assert (found.repeated["plain"]["rows"], "shapes" in found.repeated) == (1, False)
+        changed, _ = write_postgres_variant(source, new_database(postgres), found.schema, found.profiles, seed=1)
+    assert "n" in changed["odd"]
+
+
+def test_a_search_for_repeated_rows_that_takes_too_long_is_left_out(postgres: Postgres) -> None:
+    """Nothing else of the look is: what cannot be read is named."""
+    admin = new_database(postgres)
+    with psycopg.connect(admin) as connection:
+        connection.execute("CREATE TABLE big AS SELECT i % 1000 AS n FROM generate_series(1, 300000) i")
+    with connect_readonly(make_reader(admin)) as source:
+        looked = inspect(source, "postgres", "it")
+        assert looked.repeated["big"]["rows"] == 299_000
+        source.execute("SET statement_timeout = '1ms'")
+        assert _repeated(source, looked.schema, looked.schema.table("big")) == {}
+        source.rollback()
+        source.execute("SET lock_timeout = '1ms'")
+        with psycopg.connect(admin) as connection:
+            connection.execute("LOCK big")
+            with pytest.raises(DataError, match="table big cannot be read: canceling statement due to lock timeout"):
+                inspect(source, "postgres", "it")
 
 
 def test_the_walk_through_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

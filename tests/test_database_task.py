@@ -193,6 +193,25 @@ def test_triggers_checks_and_indexes_do_not_stop_the_variant(tmp_path: Path) -> 
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_column_that_bears_the_name_of_the_row_number_costs_no_rows(tmp_path: Path) -> None:
+    """10 of 80 rows go, and no others; where every such name is a column, all stays."""
+    found = looked_at(
+        """CREATE TABLE one (ROWID TEXT, price INTEGER); CREATE TABLE two (rowid INTEGER, _rowid_, weight INTEGER);
+        CREATE TABLE three (rowid TEXT, _rowid_ TEXT, oid TEXT, height INTEGER);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 80)
+        INSERT INTO one SELECT 'n' || i % 9, i FROM n; INSERT INTO two SELECT 7, 7, price + 100 FROM one;
+        INSERT INTO three SELECT rowid, rowid, rowid, price + 200 FROM one;""",
+        tmp_path,
+    )
+    changed = write_sqlite_variant(tmp_path / "own.sqlite", tmp_path / "v.sqlite", found.schema, found.profiles, seed=1)
+    assert "three" not in changed
+    with closing(sqlite3.connect(tmp_path / "v.sqlite")) as connection:
+        drawn = "SELECT COUNT(*), COUNT(DISTINCT {1}) < COUNT(*) FROM {0}".format
+        numbers = (("one", "price"), ("two", "weight"), ("three", "height"))
+        counts = [connection.execute(drawn(*number)).fetchone() for number in numbers]
+    assert counts == [(70, 1), (70, 1), (80, 0)]
+
+
 def test_every_gold_is_right_by_its_own_comparison_and_no_constant_is(made: Path) -> None:
     """On both databases; what the first database gives is wrong on the variant."""
     task = read_task(made)

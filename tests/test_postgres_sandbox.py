@@ -18,13 +18,14 @@ import psycopg
 import pytest
 from postgres import Postgres, running_postgres
 from postgres_copy import make_reader, new_database
+from psycopg.conninfo import conninfo_to_dict
 
 from prefloop.errors import DataError
 from prefloop.sql import postgres as address_module
 from prefloop.sql import postgres_query
 from prefloop.sql.databases import identity
 from prefloop.sql.pool import Limits, SandboxPool
-from prefloop.sql.postgres import connect_readonly, read_address
+from prefloop.sql.postgres import connect_readonly, read_address, url_as
 from prefloop.sql.postgres_query import RefusedError, checked_query
 from prefloop.sql.postgres_role import ROLE
 from prefloop.sql.postgres_worker import Session
@@ -582,6 +583,24 @@ def test_a_url_that_is_none_or_leads_nowhere_is_named_without_its_password() -> 
     assert "cannot be read" in refused_without("postgresql://me:op3n%zz@host/name", "op3n")
     assert "me@127.0.0.1:1/name cannot be reached" in refused_without("postgresql://me:op3n@127.0.0.1:1/name", "op3n")
     assert "sslpassword" in refused_without("postgresql://me@h/n?sslpassword=op3n", "op3n")
+
+
+@pytest.mark.parametrize(
+    ("place", "host", "port"),
+    [
+        ("[2001:db8::1]:5433/", "2001:db8::1", "5433"),
+        ("a:5433,[::1]:5434/", "a,::1", "5433,5434"),
+        ("a,b/", "a,b", ","),
+        (":5433/", None, "5433"),
+    ],
+)
+def test_another_roles_url_leads_to_the_same_hosts(place: str, host: str | None, port: str | None) -> None:
+    url = f"postgresql://owner:op3n@{place}shop?options=-cgeqo%3Doff"
+    assert "op3n" not in read_address(url).shown
+    found = conninfo_to_dict(url_as(url, "reader", ["My sales", "public"]))
+    assert (found.get("host"), found.get("port"), found["user"], found["dbname"]) == (host, port, "reader", "shop")
+    assert found["options"] == '-cgeqo=off -csearch_path="My\\ sales",public'
+    assert "password" not in found
 
 
 def test_docstring_examples() -> None:

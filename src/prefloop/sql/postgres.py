@@ -8,6 +8,7 @@ stored nowhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -87,21 +88,24 @@ def read_address(url: str) -> Address:
         raise DataError("the database URL holds sslpassword: use a key without one, or a password file")
     parts.setdefault("connect_timeout", str(CONNECT_S))
     user, host, port, name = (str(parts.get(key) or "") for key in ("user", "host", "port", "dbname"))
-    shown = f"{user}{'@' if user else ''}{host}{':' if port else ''}{port}/{name or parts.get('service', '')}"
+    place = f"[{host}]" if ":" in host and "," not in host else host
+    shown = f"{user}{'@' if user else ''}{place}{':' if port else ''}{port}/{name or parts.get('service', '')}"
     conninfo = make_conninfo("", **parts, client_encoding="UTF8", application_name="prefloop")
     return Address(conninfo, shown, None if password is None else str(password))
 
 
-def url_as(url: str, user: str, search_path: str = "") -> str:
+def url_as(url: str, user: str, schemas: Sequence[str] = ()) -> str:
     """The URL of the same database for another role, without a password.
 
     >>> url_as("postgresql://owner:secret@host:5433/shop?sslmode=require", "reader")
     'postgresql://reader@host:5433/shop?sslmode=require'
-    >>> url_as("postgresql:///shop?host=/tmp", "reader", "sales,public")
-    'postgresql://reader@/shop?host=%2Ftmp&options=-csearch_path%3Dsales%2Cpublic'
+    >>> url_as("postgresql:///shop?host=/tmp", "reader", ["Sales", "public"])
+    'postgresql://reader@/shop?host=%2Ftmp&options=-csearch_path%3D%22Sales%22%2Cpublic'
+    >>> url_as("postgresql://owner@[::1]:5433/shop", "reader")
+    'postgresql://reader@/shop?host=%3A%3A1&port=5433'
 
     Args:
-        search_path: schemas in which its session looks for tables; default the role's own.
+        schemas: where its session looks for tables; default the role's own.
     """
     from psycopg.conninfo import conninfo_to_dict
 
@@ -109,12 +113,19 @@ def url_as(url: str, user: str, search_path: str = "") -> str:
     for name in ("user", "connect_timeout", "client_encoding", "application_name"):
         parts.pop(name, None)
     name, host, port = parts.pop("dbname", ""), parts.pop("host", ""), parts.pop("port", "")
-    if search_path:
-        parts["options"] = f"-csearch_path={search_path}"
-    if host.startswith("/"):  # the folder of a socket
-        parts, host = {"host": host, **parts}, ""
-    query = f"?{urlencode(parts)}" if parts else ""
+    if schemas:
+        path = re.sub(r"([\\\s])", r"\\\1", ",".join(map(_quoted, schemas)))  # options end at a blank without \\
+        parts["options"] = f"{parts.get('options', '')} -csearch_path={path}".strip()
+    if re.search("[/:,]", host):  # the folder of a socket, an IPv6 address, several hosts
+        parts = {"host": host, **({"port": port} if port else {}), **parts}
+        host = port = ""
+    query = f"?{urlencode(parts, quote_via=quote)}" if parts else ""
     return f"postgresql://{quote(user, safe='')}@{host}{':' if port else ''}{port}/{quote(name, safe='')}{query}"
+
+
+def _quoted(schema: str) -> str:
+    """A schema's name as a search path has it: PostgreSQL reads one without quotes in lower case."""
+    return schema if re.fullmatch("[a-z_][a-z0-9_]*", schema) else '"' + schema.replace('"', '""') + '"'
 
 
 def connect(address: Address) -> psycopg.Connection[Any]:

@@ -23,6 +23,8 @@ def add_database(
 ) -> tuple[DatabaseEntry, Inspected]:
     """Put a database into a task folder: its copy or URL, its schema as prompts show it, and its variant.
 
+    A PostgreSQL variant may be replaced by the next command until `keep_variant` is called.
+
     Raises:
         ConfigError: `variant` is given for a SQLite file.
         DataError: it cannot be read, or holds no tables; or `variant` cannot be filled.
@@ -32,6 +34,18 @@ def add_database(
             raise ConfigError("--variant has no effect on a SQLite file, whose variant is a file beside its copy")
         return _add_file(source, out, name, shown, seed)
     return _add_server(source, out, name, shown, seed, variant)
+
+
+def keep_variant(variant: str | None) -> None:
+    """The task stands, and nothing may replace its PostgreSQL variant any more.
+
+    Raises:
+        DataError: it cannot be reached, or another command has filled it meanwhile.
+    """
+    if variant:
+        from prefloop.tasks.database.variants.owned import keep
+
+        keep(variant)
 
 
 def _add_file(source: Path, out: Path, name: str, shown: str, seed: int) -> tuple[DatabaseEntry, Inspected]:

@@ -13,7 +13,7 @@ import numpy as np
 from prefloop.errors import DataError
 from prefloop.progress import note, progress
 from prefloop.sql.pool import SandboxPool
-from prefloop.tasks.database.add import add_database
+from prefloop.tasks.database.add import add_database, keep_variant
 from prefloop.tasks.database.audit.audit import GOLD_LIMITS, audit_task
 from prefloop.tasks.database.audit.checks import Checked, check_questions
 from prefloop.tasks.database.folder import making, write_task
@@ -135,7 +135,9 @@ def task_from_database(
             note(
                 f"{len(questions):,} questions of {train + test:,}: the database offers no more that the audit lets in"
             )
-        return audit_task(folder, {"left_out": dict(sorted(drawing.left_out.items())), "seed": seed}, workers)
+        told = audit_task(folder, {"left_out": dict(sorted(drawing.left_out.items())), "seed": seed}, workers)
+        keep_variant(variant)
+        return told
 
 
 def _called(source: Path | str) -> str:

@@ -14,7 +14,7 @@ from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
-from prefloop.tasks.database.add import add_database
+from prefloop.tasks.database.add import add_database, keep_variant
 from prefloop.tasks.database.audit.audit import audit_task
 from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
@@ -94,7 +94,9 @@ def task_from_questions(
             "bad": [{"place": row.place, "reason": row.reason} for row in bad],
             "rules": dict(sorted(rules.items())),
         }
-        return audit_task(folder, made, workers)
+        told = audit_task(folder, made, workers)
+        keep_variant(variant)
+        return told
 
 
 def _of_split(row: Imported, split: str) -> Imported:

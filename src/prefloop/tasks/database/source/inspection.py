@@ -18,6 +18,7 @@ from prefloop.tasks.database.source.schema import (
     open_sqlite,
     postgres_schema,
     quoted,
+    reading,
     sqlite_schema,
 )
 from prefloop.tasks.database.words import singular, words
@@ -57,12 +58,17 @@ def inspect(connection: Reader, dialect: str, place: str) -> Inspected:
     """Look at a database; `place` names it in errors.
 
     Raises:
-        DataError: it holds no tables.
+        DataError: it holds no tables, or a server does not let one be read.
     """
-    schema = (postgres_schema if dialect == POSTGRES else sqlite_schema)(connection, place)
-    profiles = profile_tables(connection, schema)
-    schema = with_guessed_keys(connection, schema, profiles)
-    repeated = {table.name: rows for table in schema.tables if (rows := _repeated(connection, schema, table))}
+    if dialect == POSTGRES:
+        from prefloop.tasks.database.source.server import keep_all_times
+
+        keep_all_times(connection)
+    with reading(place, dialect):
+        schema = (postgres_schema if dialect == POSTGRES else sqlite_schema)(connection, place)
+        profiles = profile_tables(connection, schema)
+        schema = with_guessed_keys(connection, schema, profiles)
+        repeated = {table.name: rows for table in schema.tables if (rows := _repeated(connection, schema, table))}
     return Inspected(schema, profiles, repeated)
 
 
@@ -95,13 +101,17 @@ def _repeated(connection: Reader, schema: Schema, table: Table) -> dict[str, Any
     columns = [column for column in table.columns if column.name not in own]
     if not columns or len(table.primary_key) > 1 or table.rows > COUNTED_ROWS:
         return {}
-    if schema.dialect == POSTGRES and any(column.type in ("json", "xml", "point") for column in columns):
-        return {}  # types without equality
     names = ", ".join(quoted(column.name, schema.dialect) for column in columns)
-    found = connection.execute(
+    query = (
         f"SELECT {names}, COUNT(*) FROM {quoted(table.name, schema.dialect)} GROUP BY {names} HAVING COUNT(*) > 1"
         f" ORDER BY {', '.join(str(i + 1) for i in range(len(columns)))}"
-    ).fetchall()
+    )
+    if schema.dialect == POSTGRES:
+        from prefloop.tasks.database.source.server import rows_if_any
+
+        found = rows_if_any(connection, query)
+    else:
+        found = connection.execute(query).fetchall()
     if not found:
         return {}
     return {"rows": sum(row[-1] - 1 for row in found), "example": [str(cell) for cell in found[0][:-1]]}

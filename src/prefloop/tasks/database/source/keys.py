@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from prefloop.tasks.database.source.profile import Profile
-from prefloop.tasks.database.source.schema import ForeignKey, Reader, Schema, Table, quoted
+from prefloop.tasks.database.source.schema import ForeignKey, Reader, Schema, Table, quoted, reading
 from prefloop.tasks.database.words import singular, words
 
 CHECKED_VALUES = 1_000
@@ -66,11 +66,12 @@ def _confirmed(connection: Reader, schema: Schema, key: ForeignKey) -> bool:
     kinds = {_family(schema.table(t), c) for t, c in ((key.table, key.column), (key.parent, key.parent_column))}
     if len(kinds) > 1:
         return False  # engines would compare a number with a text, or refuse to
-    some, lost = connection.execute(
-        f"SELECT COUNT(*), COALESCE(SUM(CASE WHEN p.{target} IS NULL THEN 1 ELSE 0 END), 0) FROM "
-        f"(SELECT DISTINCT {column} AS v FROM {child} WHERE {column} IS NOT NULL LIMIT {CHECKED_VALUES}) AS c "
-        f"LEFT JOIN {parent} AS p ON p.{target} = c.v"
-    ).fetchone()
+    with reading(f"column {child}.{column}", schema.dialect):
+        some, lost = connection.execute(
+            f"SELECT COUNT(*), COALESCE(SUM(CASE WHEN p.{target} IS NULL THEN 1 ELSE 0 END), 0) FROM "
+            f"(SELECT DISTINCT {column} AS v FROM {child} WHERE {column} IS NOT NULL LIMIT {CHECKED_VALUES}) AS c "
+            f"LEFT JOIN {parent} AS p ON p.{target} = c.v"
+        ).fetchone()
     return bool(some) and not lost
 
 

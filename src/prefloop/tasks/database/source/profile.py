@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from prefloop.tasks.database.source.schema import Reader, Schema, Table, quoted
+from prefloop.tasks.database.source.schema import Reader, Schema, Table, quoted, reading
 
 PROFILED_ROWS = 20_000
 """Rows of a table that are looked at: a large database stays quick."""
@@ -24,6 +24,8 @@ LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 NUMBER, TEXT, DATE, BOOLEAN, OTHER = "number", "text", "date", "boolean", "other"
 _NUMBER = re.compile(r"[$€£]?\s*-?\d[\d,]*(\.\d+)?\s*%?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?")
+_NO_DATE = re.compile(r"-?infinity|\d{4,}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?( BC)?")
+"""What else PostgreSQL's dates may be; no question can name a day among such."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ def profile_table(connection: Reader, schema: Schema, table: Table) -> dict[str,
     """Profiles of a table's columns, from its first rows by primary key."""
     names = [quoted(column.name, schema.dialect) for column in table.columns]
     order = ", ".join(quoted(name, schema.dialect) for name in table.primary_key)
-    rows = connection.execute(
-        f"SELECT {', '.join(names)} FROM {quoted(table.name, schema.dialect)}"
-        f"{f' ORDER BY {order}' if order else ''} LIMIT {PROFILED_ROWS}"
-    ).fetchall()
+    with reading(f"table {table.name}", schema.dialect):
+        rows = connection.execute(
+            f"SELECT {', '.join(names)} FROM {quoted(table.name, schema.dialect)}"
+            f"{f' ORDER BY {order}' if order else ''} LIMIT {PROFILED_ROWS}"
+        ).fetchall()
     return {column.name: profile([row[i] for row in rows]) for i, column in enumerate(table.columns)}
 
 
@@ -87,7 +90,7 @@ def profile(cells: Sequence[Any]) -> Profile:
 def _plain(cell: Any) -> Any:
     """PostgreSQL's values as SQLite would give them."""
     if isinstance(cell, Decimal):
-        return int(cell) if cell == cell.to_integral_value() else float(cell)
+        return int(cell) if cell.is_finite() and cell == cell.to_integral_value() else float(cell)
     if isinstance(cell, datetime.datetime):
         return cell.isoformat(" ")
     if isinstance(cell, datetime.date):
@@ -106,7 +109,9 @@ def _kind(counts: Counter[Any]) -> str:
         return NUMBER
     if not all(isinstance(value, str) for value in counts):
         return OTHER
-    return DATE if all(_DATE.fullmatch(value) for value in counts) else TEXT
+    if all(_DATE.fullmatch(value) for value in counts):
+        return DATE
+    return OTHER if all(_DATE.fullmatch(value) or _NO_DATE.fullmatch(value) for value in counts) else TEXT
 
 
 def reads_as_number(text: str) -> bool:

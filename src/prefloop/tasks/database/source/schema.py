@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +81,15 @@ class Reader(Protocol):
     def execute(self, query: Any, /) -> Any:
         """A cursor over the rows."""
         ...
+
+
+def reading(place: str, dialect: str) -> AbstractContextManager[None]:
+    """What a server says against reading a `place` becomes a DataError that names it."""
+    if dialect != POSTGRES:
+        return nullcontext()
+    from prefloop.tasks.database.source import server  # loads psycopg, which a file does not need
+
+    return server.reading(place)
 
 
 def quoted(name: str, dialect: str) -> str:
@@ -213,6 +222,7 @@ def postgres_schema(connection: Reader, place: str) -> Schema:
         if kind == "f" and len(columns) == 1 and parent in tables:
             keys.append(ForeignKey(name, columns[0], parent, targets[0]))
     for name, table in tables.items():
-        count = connection.execute(f"SELECT COUNT(*) FROM {quoted(name, POSTGRES)}").fetchone()[0]
+        with reading(f"table {name}", POSTGRES):
+            count = connection.execute(f"SELECT COUNT(*) FROM {quoted(name, POSTGRES)}").fetchone()[0]
         tables[name] = replace(table, rows=count)
     return Schema(POSTGRES, tuple(tables.values()), tuple(keys))

@@ -17,23 +17,22 @@ import psycopg
 from psycopg import sql
 
 from prefloop.errors import DataError
-from prefloop.sql.postgres import apply_settings, connect, read_address, url_as
-from prefloop.sql.postgres_role import excess_rights
+from prefloop.sql.postgres import apply_settings, read_address, url_as
 from prefloop.tasks.database.source.profile import Profile
 from prefloop.tasks.database.source.schema import Schema, Table
 from prefloop.tasks.database.variants.changes import Changes, draw_changes
+from prefloop.tasks.database.variants.owned import check_reader, clear, mark, owned
 
 if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 NUMBER = sql.Identifier("prefloop row number")
 """Of a row in the order of its table's key; a column beside the table's own."""
+ORIGINAL, DRAWN = (sql.Identifier("pg_temp", name) for name in ("prefloop original", "prefloop drawn"))
+ROW = sql.Identifier("prefloop row")
+"""Names that no table and no column of a user's has, which would be meant instead."""
+ROWS_PER_BLOCK = 10_000
 
-_HELD = """
-SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') LIMIT 1
-"""
 _ENUMS = """
 SELECT DISTINCT n.nspname, t.typname, ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid
   ORDER BY enumsortorder)
@@ -64,6 +63,8 @@ def write_postgres_variant(
 ) -> tuple[dict[str, list[str]], str]:
     """Fill the empty database at the URL `into`, and let the role of `source` read it; all of it or nothing.
 
+    What an unfinished task left there is replaced; `owned.keep` says that a task is finished.
+
     Args:
         source: read-only connection whose transaction sees one state.
         into: URL of a role that owns the database; used here alone, and not kept.
@@ -73,28 +74,27 @@ def write_postgres_variant(
         `source` reads the variant.
 
     Raises:
-        DataError: `into` cannot be reached, holds tables, lacks a type or may not be written; a table takes longer to
+        DataError: `into` cannot be reached, holds anything, lacks a type or may not be written; a table takes longer to
             read than the role's time limit; or the role could do more than read in `into`.
     """
     address, reader = read_address(into), source.info.user
     apply_settings(source, {"idle_in_transaction_session_timeout": "0"})  # it waits while the other server writes
     (schemas,) = source.execute("SELECT current_schemas(false)::text[]").fetchone() or ((),)
     schemas = [name for name in schemas if not name.startswith("pg_")]
-    url = url_as(into, reader, "" if schemas == ["public"] else ",".join(schemas))
+    url = url_as(into, reader, () if schemas == ["public"] else schemas)
     changed: dict[str, list[str]] = {}
-    with _owned(into) as target:
-        if held := target.execute(_HELD).fetchone():
-            raise DataError(f"{address.shown} is to become the variant and holds {held[0]}: give an empty database")
-        _check_reader(target, url, reader)
+    with owned(into) as target:
         names = [table.name for table in schema.tables]
         try:
-            _create(source, target, names, schemas)
+            clear(target, address.shown)
+            check_reader(target, url, reader)
+            places = _create(source, target, names, schemas)
             for table in schema.tables:
                 changes = draw_changes(table, schema, profiles[table.name], seed)
-                _fill(source, target, table, changes)
+                _fill(source, target, table, places[table.name], changes)
                 if changes.told:
                     changed[table.name] = changes.told
-            _finish(source, target, schema, schemas, reader)
+            _finish(source, target, schema, places, schemas, reader)
         except psycopg.errors.QueryCanceled as error:
             raise DataError(
                 "a table takes longer to read than the role's statement_timeout: raise it while the variant is made"
@@ -105,30 +105,8 @@ def write_postgres_variant(
     return changed, url
 
 
-def _owned(into: str) -> Connection:
-    address = read_address(into)
-    given = {} if address.password is None else {"password": address.password}
-    try:
-        return psycopg.connect(address.conninfo, **given)
-    except psycopg.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        if address.password:
-            reason = reason.replace(address.password, "***")
-        raise DataError(f"database {address.shown} cannot be reached: {reason}") from None
-
-
-def _check_reader(target: Connection, url: str, reader: str) -> None:
-    """Refuse before anything is written, if answers could change the variant."""
-    with suppress(psycopg.errors.InsufficientPrivilege), target.transaction():
-        target.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # the default before PostgreSQL 15
-    target.commit()
-    with connect(read_address(url)) as connection:
-        if excess := excess_rights(connection):
-            raise DataError(f"{reader} {excess[0]} in {read_address(url).shown}: it must be able only to read there")
-
-
-def _create(source: Connection, target: Connection, names: list[str], schemas: list[str]) -> None:
-    """Schemas, enumerations and empty tables, found by the source's search path."""
+def _create(source: Connection, target: Connection, names: list[str], schemas: list[str]) -> dict[str, sql.Identifier]:
+    """Schemas, enumerations and empty tables, found by the source's search path; tables with their schemas, by name."""
     for name in schemas:
         target.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(name)))
     target.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.SQL(", ").join(map(sql.Identifier, schemas))))
@@ -138,75 +116,112 @@ def _create(source: Connection, target: Connection, names: list[str], schemas: l
         target.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(space)))
         values = sql.SQL(", ").join(map(sql.Literal, labels))
         target.execute(sql.SQL("CREATE TYPE {} AS ENUM ({})").format(sql.Identifier(space, name), values))
-    columns = source.execute(_COLUMNS, [names]).fetchall()
+        mark(target, "TYPE", sql.Identifier(space, name))
+    columns, places = source.execute(_COLUMNS, [names]).fetchall(), {}
     for (table, space), rows in groupby(columns, key=lambda row: (row[0], row[1])):
         parts = [
             sql.SQL("{} {}{}").format(sql.Identifier(name), sql.SQL(kind), _generated(expression))
             for _, _, name, kind, expression in rows
         ]
-        target.execute(sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(space, table), sql.SQL(", ").join(parts)))
+        places[table] = sql.Identifier(space, table)
+        target.execute(sql.SQL("CREATE TABLE {} ({})").format(places[table], sql.SQL(", ").join(parts)))
+        mark(target, "TABLE", places[table])
+    return places
 
 
 def _generated(expression: str | None) -> sql.SQL:
     return sql.SQL(f" GENERATED ALWAYS AS ({expression}) STORED" if expression else "")
 
 
-def _fill(source: Connection, target: Connection, table: Table, changes: Changes) -> None:
+def _fill(source: Connection, target: Connection, table: Table, place: sql.Identifier, changes: Changes) -> None:
     """Copy a table's rows as they stand, then give each the values that were drawn for it."""
     own = [sql.Identifier(column.name) for column in table.columns if not column.generated]
-    columns, name = sql.SQL(", ").join(own), sql.Identifier(table.name)
-    target.execute("DROP TABLE IF EXISTS pg_temp.original, pg_temp.drawn")
-    target.execute(sql.SQL("CREATE TEMP TABLE original AS SELECT {} FROM {}").format(columns, name))
+    columns = sql.SQL(", ").join(own)
+    _drop_temporary(target)
+    target.execute(sql.SQL("CREATE TABLE {} AS SELECT {} FROM {}").format(ORIGINAL, columns, place))
     target.execute(
-        sql.SQL("ALTER TABLE original ADD {} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY").format(NUMBER)
+        sql.SQL("ALTER TABLE {} ADD {} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY").format(ORIGINAL, NUMBER)
     )
     keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
-    order = keys if table.primary_key else sql.SQL('t::text COLLATE "C"')  # what ties then is equal
-    rows = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {}) TO STDOUT").format(columns, name, order)
+    order = keys if table.primary_key else sql.SQL('{}::text COLLATE "C"').format(ROW)  # what ties then is equal
+    rows = sql.SQL("COPY (SELECT {} FROM {} AS {} ORDER BY {}) TO STDOUT").format(columns, place, ROW, order)
     with (
         source.cursor().copy(rows) as read,
-        target.cursor().copy(sql.SQL("COPY original ({}) FROM STDIN").format(columns)) as written,
+        target.cursor().copy(sql.SQL("COPY {} ({}) FROM STDIN").format(ORIGINAL, columns)) as written,
     ):
         for block in read:
             written.write(block)
-    _load_changes(target, changes, table.rows)
-    places = {column: f"other {i}" for i, column in enumerate(changes.drawn)}
+    target.execute(sql.SQL("ANALYZE {}").format(ORIGINAL))
+    (_insert_drawn if changes.drawn else _insert_kept)(target, table, place, columns, changes)
+
+
+def _drop_temporary(target: Connection) -> None:
+    target.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(ORIGINAL, DRAWN))
+
+
+def _insert_kept(
+    target: Connection, table: Table, place: sql.Identifier, columns: sql.Composed, changes: Changes
+) -> None:
+    """All rows but those that are gone."""
+    _load(target, [NUMBER], [changes.gone])
+    target.execute(
+        sql.SQL(
+            "INSERT INTO {0} ({1}) SELECT {1} FROM {2} o WHERE NOT EXISTS (SELECT FROM {3} d WHERE d.{4} = o.{4})"
+            " ORDER BY o.{4}"
+        ).format(place, columns, ORIGINAL, DRAWN, NUMBER)
+    )
+
+
+def _insert_drawn(
+    target: Connection, table: Table, place: sql.Identifier, columns: sql.Composed, changes: Changes
+) -> None:
+    """The rows that stay, with the values of other rows in the columns that are drawn anew."""
+    stays = np.ones(table.rows, dtype=bool)
+    stays[changes.gone] = False
+    kept = np.flatnonzero(stays)
+    others = {column: sql.Identifier(f"other {i}") for i, column in enumerate(changes.drawn)}
+    _load(target, [NUMBER, *others.values()], [kept, *(drawn[kept] for drawn in changes.drawn.values())])
+    same = sql.Identifier("same")
     values = sql.SQL(", ").join(
-        sql.Identifier(places.get(column.name, "same"), column.name) for column in table.columns if not column.generated
+        sql.SQL("{}.{}").format(others.get(column.name, same), sql.Identifier(column.name))
+        for column in table.columns
+        if not column.generated
     )
     joins = sql.SQL("").join(
-        sql.SQL(" JOIN original AS {0} ON {0}.{1} = d.{2}").format(sql.Identifier(place), NUMBER, number)
-        for place, number in [("same", NUMBER), *((place, sql.Identifier(place)) for place in places.values())]
+        sql.SQL(" JOIN {0} AS {1} ON {1}.{2} = d.{3}").format(ORIGINAL, alias, NUMBER, number)
+        for alias, number in [(same, NUMBER), *((other, other) for other in others.values())]
     )
     target.execute(
-        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM drawn AS d{} ORDER BY d.{}").format(
-            name, columns, values, joins, NUMBER
+        sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS d{} ORDER BY d.{}").format(
+            place, columns, values, DRAWN, joins, NUMBER
         )
     )
 
 
-def _load_changes(target: Connection, changes: Changes, rows: int) -> None:
-    """``drawn``: the numbers of the rows that stay, and of those whose values they get."""
-    places = [sql.Identifier(f"other {i}") for i in range(len(changes.drawn))]
-    names = sql.SQL(", ").join([NUMBER, *places])
-    kinds = sql.SQL(", ").join(sql.SQL("{} bigint").format(place) for place in (NUMBER, *places))
-    target.execute(sql.SQL("CREATE TEMP TABLE drawn ({})").format(kinds))
-    stays = np.ones(rows, dtype=bool)
-    stays[changes.gone] = False
-    kept = np.flatnonzero(stays)
-    numbers = np.stack([kept, *(drawn[kept] for drawn in changes.drawn.values())], axis=1) + 1
-    with target.cursor().copy(sql.SQL("COPY drawn ({}) FROM STDIN").format(names)) as written:
-        for row in numbers.tolist():
-            written.write_row(row)
-    target.execute("ANALYZE drawn")
-    target.execute("ANALYZE original")
+def _load(target: Connection, names: list[sql.Identifier], positions: list[np.ndarray]) -> None:
+    """`DRAWN`: numbers of rows, which begin at 1, in columns."""
+    kinds = sql.SQL(", ").join(sql.SQL("{} bigint").format(name) for name in names)
+    target.execute(sql.SQL("CREATE TABLE {} ({})").format(DRAWN, kinds))
+    with target.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(DRAWN)) as written:
+        for start in range(0, len(positions[0]), ROWS_PER_BLOCK):
+            block = np.stack([column[start : start + ROWS_PER_BLOCK] for column in positions], axis=1) + 1
+            for row in block.tolist():
+                written.write_row(row)
+    target.execute(sql.SQL("ANALYZE {}").format(DRAWN))
 
 
-def _finish(source: Connection, target: Connection, schema: Schema, schemas: list[str], reader: str) -> None:
+def _finish(
+    source: Connection,
+    target: Connection,
+    schema: Schema,
+    places: Mapping[str, sql.Identifier],
+    schemas: list[str],
+    reader: str,
+) -> None:
     """Keys, indexes (what is fast on the database is fast on the variant), rights and statistics."""
     role = sql.Identifier(reader)
     for table in schema.tables:
-        name = sql.Identifier(table.name)
+        name = places[table.name]
         if table.primary_key:
             keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
             target.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(name, keys))
@@ -218,4 +233,4 @@ def _finish(source: Connection, target: Connection, schema: Schema, schemas: lis
             target.execute(plain)
     for space in schemas:
         target.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(space), role))
-    target.execute("DROP TABLE IF EXISTS pg_temp.original, pg_temp.drawn")
+    _drop_temporary(target)

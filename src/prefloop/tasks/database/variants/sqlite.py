@@ -15,6 +15,9 @@ from prefloop.tasks.database.source.profile import Profile
 from prefloop.tasks.database.source.schema import SQLITE, Schema, Table, quoted
 from prefloop.tasks.database.variants.changes import Changes, draw_changes
 
+ROW_NUMBERS = ("rowid", "_rowid_", "oid")
+"""SQLite's names of a row's number; a column of that name hides it, and a table with all three is left as it is."""
+
 
 def write_sqlite_variant(
     database: Path, out: Path, schema: Schema, profiles: Mapping[str, Mapping[str, Profile]], seed: int
@@ -45,30 +48,36 @@ def write_sqlite_variant(
 
 def _written(connection: sqlite3.Connection, table: Table, changes: Changes) -> list[str]:
     """Carry the changes out; what of them was possible."""
-    name = quoted(table.name, SQLITE)
+    name, columns = quoted(table.name, SQLITE), {column.name.lower() for column in table.columns}
+    number = next((word for word in ROW_NUMBERS if word not in columns), None)
+    if number is None:
+        return []
     try:
-        rowids = [row[0] for row in connection.execute(f"SELECT rowid FROM main.{name} ORDER BY rowid")]
+        rowids = [row[0] for row in connection.execute(f"SELECT {number} FROM main.{name} ORDER BY {number}")]
     except sqlite3.OperationalError:  # WITHOUT ROWID
         return []
-    if not _rewrite(connection, name, rowids, changes.drawn):  # an index over several columns forbids it
-        alone = {c: drawn for c, drawn in changes.drawn.items() if _rewrite(connection, name, rowids, {c: drawn})}
+    if not _rewrite(connection, name, number, rowids, changes.drawn):  # an index over several columns forbids it
+        each = changes.drawn.items()
+        alone = {c: drawn for c, drawn in each if _rewrite(connection, name, number, rowids, {c: drawn})}
         changes = replace(changes, drawn=alone)
     gone = [(rowids[position],) for position in changes.gone.tolist()]
-    connection.executemany(f"DELETE FROM main.{name} WHERE rowid = ?", gone)
+    connection.executemany(f"DELETE FROM main.{name} WHERE {number} = ?", gone)
     return changes.told
 
 
-def _rewrite(connection: sqlite3.Connection, name: str, rowids: list[int], drawn: Mapping[str, np.ndarray]) -> bool:
+def _rewrite(
+    connection: sqlite3.Connection, name: str, number: str, rowids: list[int], drawn: Mapping[str, np.ndarray]
+) -> bool:
     """Give each row, column by column, the value of the drawn one; all of it or nothing."""
     if not drawn:
         return True
     places = [quoted(column, SQLITE) for column in drawn]
-    values = ", ".join(f"{place} = (SELECT {place} FROM original.{name} WHERE rowid = ?)" for place in places)
+    values = ", ".join(f"{place} = (SELECT {place} FROM original.{name} WHERE {number} = ?)" for place in places)
     others = zip(*([rowids[i] for i in order.tolist()] for order in drawn.values()), strict=True)
     rows = ((*other, rowid) for other, rowid in zip(others, rowids, strict=True))
     connection.execute("SAVEPOINT varied")
     try:
-        connection.executemany(f"UPDATE main.{name} SET {values} WHERE rowid = ?", rows)
+        connection.executemany(f"UPDATE main.{name} SET {values} WHERE {number} = ?", rows)
     except sqlite3.IntegrityError:
         connection.execute("ROLLBACK TO varied")
         return False
