@@ -52,8 +52,8 @@ def judge_file(
         threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
 
     Raises:
-        DataError: no answer, one to a prompt that is not given, or for execution one to a prompt without a gold.
         JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
+        DataError: no answer, one to a prompt that is not given, or for execution one to a prompt without a gold.
     """
     prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
     _check_databases(prompts, config, databases)
