@@ -29,6 +29,7 @@ from prefloop.generation.remote import generate_from_endpoint
 from prefloop.generation.replies import Failure, Reply, failure_of, read_reply
 from prefloop.loop import served
 from prefloop.loop.generate_stage import generate_file
+from prefloop.progress import set_quiet
 from prefloop.records import Completion, Prompt, canonical_json
 from prefloop.store.journal import FileJournal
 from prefloop.store.tables import read_records
@@ -514,6 +515,19 @@ def test_ends_are_mapped_and_what_is_no_answer_is_counted() -> None:
         "answer ended by nothing": 1,
         "answer failed: HTTP 400, no": 1,
     }
+
+
+def test_answers_left_out_are_said_once_however_many_requests_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(served, "ANSWERS", 1)
+    set_quiet(False)
+    with EndpointServer(lambda r: refusal(400, "no") if r.text in ("question 1", "question 4") else echo(r)) as server:
+        some = served.served_answers(client(server.url), PROMPTS, Sampling(k=1), 1, FileJournal(tmp_path / "j"))
+        assert [len(answers) for answers in some] == [1, 0, 1, 1, 0, 1]
+    said = capsys.readouterr().err
+    assert said.count("left out") == 1
+    assert "generate: 2 left out, answer failed: HTTP 400, no" in said
 
 
 def test_a_resumed_generation_is_the_same(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from prefloop.config.tasks import NbaTaskConfig
 from prefloop.errors import DataError
 from prefloop.judging import execution
 from prefloop.judging.execution import ExecutionJudge
+from prefloop.loop import judge_stage
 from prefloop.loop.judge_stage import judge_file
 from prefloop.loop.prompt_files import read_prompts
 from prefloop.records import Completion, Judgement, Prompt
+from prefloop.store import grouped
 from prefloop.store.journal import FileJournal
 from prefloop.store.tables import read_records, write_records
 from prefloop.tasks.nba import task
@@ -156,3 +158,32 @@ def test_prompts_without_a_gold_query_cannot_be_judged_by_execution(tmp_path: Pa
     write_records(tmp_path / "a.parquet", [answer(prompt, "text")], Completion)
     with pytest.raises(DataError, match=r"prompts have no meta\.gold_sql"):
         judge_file(tmp_path / "q.jsonl", tmp_path / "a.parquet", tmp_path / "j.parquet", CONFIG)
+
+
+def test_a_prompt_without_a_gold_query_matters_where_it_is_answered_and_before_anything_is_judged(
+    shop: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In slices of one prompt: what the first ones hold does not decide what becomes of the others."""
+    monkeypatch.setattr(grouped, "BLOCK", 1)
+    monkeypatch.setattr(judge_stage, "ANSWERS", 1)
+    database, questions = shop
+    with questions.open("a") as lines:
+        lines.write('{"prompt": "Without a gold?"}\n')
+    asked = read_prompts(questions)
+    files = questions, tmp_path / "a.parquet", tmp_path / "j.parquet"
+    written = [answer(asked[0], "```sql\nSELECT COUNT(*) FROM orders\n```"), answer(asked[3], "text")]
+    write_records(files[1], written, Completion)
+    with pytest.raises(DataError, match=rf"1 prompts have no meta\.gold_sql, {asked[3].id} first"):
+        judge_file(*files, CONFIG, databases=[database])
+    assert not list(tmp_path.glob(".j*"))  # no journal: nothing was judged
+    write_records(files[1], written[:1], Completion)
+    assert judge_file(*files, CONFIG, databases=[database])["objectives"]["correct"] == 1
+    with ExecutionJudge([database], CONFIG) as judge:
+        assert [j.value is not None for j in judge.judge(asked, written[:1])] == [True]
+
+
+def test_a_file_without_answers_is_refused(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    write_records(tmp_path / "a.parquet", [], Completion)
+    with pytest.raises(DataError, match=r"a\.parquet has no answer to judge: give a file with answers"):
+        judge_file(shop[1], tmp_path / "a.parquet", tmp_path / "j.parquet", CONFIG, databases=[shop[0]])
+    assert not list(tmp_path.glob("*j.parquet*"))

@@ -234,6 +234,66 @@ def test_a_journal_arrives_in_whole_lines_and_the_longer_one_counts(
     assert fs(bucket).find(f"{bucket}/run/.journal") == []
 
 
+class Counting:
+    """A file system that notes how much goes through it at once."""
+
+    def __init__(self, files: Any) -> None:
+        self._files, self.sent, self.read = files, list[int](), list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def pipe_file(self, path: str, content: bytes) -> None:
+        self.sent.append(len(content))
+        self._files.pipe_file(path, content)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        found: bytes = self._files.cat_file(path, start=start, end=end)
+        self.read.append(len(found))
+        return found
+
+
+def test_a_journal_of_any_size_goes_in_small_pieces_and_on_from_where_its_copy_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefloop.store.remote_journals.PIECE", 20)
+    place = address(f"memory://{tmp_path.name}/run")
+    files = Counting(place.filesystem())
+
+    def copies(machine: str) -> RemoteJournals:
+        return RemoteJournals(files, place, tmp_path / machine, "work/*.jsonl", lambda: None)
+
+    def journal(machine: str) -> Path:
+        path = tmp_path / machine / "work" / "a.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    lines = [f"line {number:02}\n" for number in range(9)]  # of 8 bytes: two to a piece
+    lines.insert(4, "x" * 50 + "\n")  # one that is longer than a piece
+    journal("a").write_text("".join(lines) + "torn")
+    copies("a").send()
+    assert files.sent == [16, 16, 51, 16, 16, 8]
+    copies("b").fetch()
+    assert journal("b").read_text() == "".join(lines)
+    assert max(files.read) == 20
+    files.sent.clear()
+    journal("b").write_text("".join(lines) + "more\n")
+    again = copies("b")
+    again.fetch()
+    again.send()
+    assert files.sent == [5]  # what was there stays
+    copies("c").fetch()
+    assert journal("c").read_text() == "".join(lines) + "more\n"
+    journal("c").write_text("another\n" * 30)  # longer, and not what the copy begins with
+    again = copies("c")
+    again.fetch()
+    again.send()
+    copies("d").fetch()
+    assert journal("d").read_text() == "another\n" * 30
+    copies("d").clear()
+    assert files.find(str(place)) == []
+
+
 def kept_as_it_is(out: Path) -> None:
     """What is the same on both sides is not fetched again: the file stays the one it was."""
     known = working_folder(out) / "prompts.parquet"
@@ -411,6 +471,14 @@ def test_inputs_are_fetched_once_and_again_when_they_change(bucket: str, tmp_pat
     assert {p.name for p in fetched(f"s3://{bucket}/in").iterdir()} == {"prompts.parquet"}
     with pytest.raises(DataError, match=r"in/prompts.jsonl does not exist: check the address"):
         read_prompts(Path(path))
+
+
+def test_a_copy_of_a_run_has_neither_its_lease_nor_its_journals(bucket: str) -> None:
+    with RunFolder.open(Path(f"s3://{bucket}/run"), IDENTITY, resume=False) as folder:
+        folder.journal("prompts").append("half", 1)
+        folder.send()
+        assert {name.split("/")[0] for name in there(bucket)} == {".journal", ".lease", "recipe.json"}
+        assert [path.name for path in fetched(f"s3://{bucket}/run").rglob("*")] == ["recipe.json"]
 
 
 def test_a_path_that_would_leave_the_folder_is_not_fetched(bucket: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from prefloop.store.cache import Cache
 from prefloop.store.files import atomic_path, read_json, write_json, write_text, writing
 from prefloop.store.journal import FileJournal
 from prefloop.store.run_folder import RunFolder, read_manifest
-from prefloop.store.tables import read_records, write_records
+from prefloop.store.tables import read_records, records_file, write_records
 
 PROMPT = Prompt.create(({"role": "user", "content": "Žluťoučký?"},), "t", "test", {"gold": None, "n": [1, 2.5]})
 COMPLETION = Completion("c", PROMPT.id, -1, 0, "é", (1, 2), (-0.5, -1.25), "stop", "p", {"k": 1}, 7)
@@ -188,6 +189,40 @@ def test_what_a_rust_library_says_of_a_full_disk_is_understood(tmp_path: Path) -
 def test_other_failures_inside_a_write_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "x"):
         1 / 0  # noqa: B018 (raises)
+
+
+def test_what_cannot_be_read_while_a_stage_is_computed_is_no_failed_write(tmp_path: Path) -> None:
+    """In the block, in rows that are made as they are handed over, and in a run's stage."""
+    missing = tmp_path / "questions.csv"
+
+    def made() -> Iterator[Prompt]:
+        yield PROMPT
+        missing.read_text()
+
+    with pytest.raises(FileNotFoundError, match=r"questions\.csv"), records_file(tmp_path / "a.parquet", Prompt):
+        missing.read_text()
+    with pytest.raises(FileNotFoundError, match=r"questions\.csv"):
+        write_records(tmp_path / "b.parquet", made(), Prompt)
+    with (
+        RunFolder.open(tmp_path / "r", {}, False) as folder,
+        pytest.raises(FileNotFoundError, match=r"questions\.csv"),
+    ):
+        folder.written("p.parquet", Prompt, lambda _: [made()])
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+@pytest.mark.parametrize("when", ["write_table", "close"])
+def test_rows_that_cannot_be_written_are_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def full(writer: object, *_: object) -> None:
+        writer.is_open = False  # nothing is left to close
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"prefloop.store.tables.pq.ParquetWriter.{when}", full)
+    with pytest.raises(StoreError, match=r"disk full while writing .*a\.parquet"):
+        write_records(tmp_path / "a.parquet", [PROMPT], Prompt)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:

@@ -265,6 +265,35 @@ class TestStages:
         )
         assert found["drops"]["answer to a prompt that is not given"] == 10 * ANSWERS
 
+    @pytest.mark.parametrize("options", [{}, {"min_margin_quantile": 0.4}])
+    def test_prompts_of_the_test_split_are_not_paired_but_counted(
+        self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, options: dict[str, object]
+    ) -> None:
+        config = PreferenceConfig(**options)
+        asked = read_records(files[0], Prompt)
+        mixed = [replace(prompt, split="test") if n % 3 == 0 else prompt for n, prompt in enumerate(asked)]
+        train = [prompt for prompt in mixed if prompt.split == "train"]
+        write_records(files[0], mixed, Prompt)
+        judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+        found = prefer_stage.prefer_files(*files, tmp_path / "j.parquet", tmp_path / "set", config)
+        kept = {prompt.id for prompt in train}
+        answered = [c for c in read_records(files[1], Completion) if c.prompt_id in kept]
+        judged = [j for j in read_records(tmp_path / "j.parquet", Judgement) if j.prompt_id in kept]
+        whole = build_preferences(train, answered, judged, config, 1)
+        assert read_records(tmp_path / "set" / "records" / "preferences.parquet", Preference) == list(whole.preferences)
+        assert found["drops"] == {**whole.drops, "prompt of the test split": 20}
+        assert found["diagnostics"] == pytest.approx(diagnostics(whole.preferences, answered, judged))
+        assert "| prompt of the test split | 20 |" in (tmp_path / "set" / "README.md").read_text()
+
+    def test_pairs_of_test_prompts_alone_are_refused(self, files: tuple[Path, Path], tmp_path: Path) -> None:
+        judge_stage.judge_file(*files, tmp_path / "j.parquet", JUDGE)
+        asked = read_records(files[0], Prompt)
+        write_records(files[0], [replace(prompt, split="test") for prompt in asked], Prompt)
+        done = prefloop("prefer", *files, tmp_path / "j.parquet", "--out", tmp_path / "set")
+        assert done.returncode == DataError.exit_code
+        assert "p.parquet has no training prompt, and pairs are for training: give prompts whose split" in done.stderr
+        assert not (tmp_path / "set").exists()
+
     def test_judging_that_was_stopped_goes_on_with_the_same_bytes(
         self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefloop.config.sampling import Sampling
@@ -36,7 +36,8 @@ def generate_from_endpoint(
 
     Args:
         journal: finished answers are kept there and not asked again.
-        drops: answers left out are counted here by reason: failed requests, and ends such as ``content_filter``.
+        drops: answers left out are counted here by reason (failed requests, and ends such as ``content_filter``), for
+            the caller to say; None: they are said here.
 
     Raises:
         DataError: a prompt that is there twice.
@@ -52,11 +53,17 @@ def generate_from_endpoint(
                 lost[f"answer {why}"] += 1
             else:
                 found.append(_completion(client.endpoint.id, prompt.id, index, reply, sampling, seed, round_))
-    for reason, count in sorted(lost.items()):
-        note(f"{label}: {count:,} left out, {reason}")
-    if drops is not None:
+    if drops is None:
+        note_drops(lost, label)
+    else:
         drops.update(lost)
     return found
+
+
+def note_drops(drops: Mapping[str, int], label: str) -> None:
+    """Say how many answers were left out, by reason."""
+    for reason, count in sorted(drops.items()):
+        note(f"{label}: {count:,} left out, {reason}")
 
 
 def unfinished(reply: Reply) -> str:

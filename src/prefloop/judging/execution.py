@@ -25,7 +25,7 @@ from typing import Any
 
 from prefloop.config.judges import ExecutionConfig
 from prefloop.errors import ConfigError, DataError
-from prefloop.judging.groups import Answered, ChunkedJudge
+from prefloop.judging.groups import Answered, ChunkedJudge, answered
 from prefloop.records import Completion, Judgement, Prompt, content_id
 from prefloop.sql.compare import ComparisonSpec, compare_everywhere
 from prefloop.sql.databases import Database, identity
@@ -115,19 +115,15 @@ class ExecutionJudge(ChunkedJudge):
         """One ``score`` judgement per completion, in the order of `completions`.
 
         Args:
-            prompts: every prompt that a completion names, with the task's gold in its meta.
+            prompts: every prompt that a completion names, with the task's gold in its meta; others do not matter.
             journal: finished chunks are kept there and not judged again.
 
         Raises:
-            DataError: a prompt without a gold.
+            DataError: a prompt with answers and without a gold.
         """
-        without = [prompt.id for prompt in prompts if "gold_sql" not in prompt.meta]
-        if without:
-            raise DataError(
-                f"{len(without):,} prompts have no meta.gold_sql, {without[0]} first: the execution judge compares "
-                "answers with that query's result"
-            )
-        unknown = sorted({self._set(prompt) for prompt in prompts} - self._places.keys())
+        asked = [prompt for prompt, _ in answered(prompts, completions)]
+        refuse_without_gold([prompt.id for prompt in asked if "gold_sql" not in prompt.meta])
+        unknown = sorted({self._set(prompt) for prompt in asked} - self._places.keys())
         if unknown:
             raise DataError(f"no database called '{unknown[0]}' is at hand, which a prompt's meta.database names")
         judged = super().judge(prompts, completions, journal=journal, label=label)
@@ -203,6 +199,19 @@ class ExecutionJudge(ChunkedJudge):
         whole = [sorted(repr(row) for row in result.rows) for result in results]
         right = all(verdict.equal for verdict in verdicts)
         return _Verdict(right, "ok", worst.kind, rows, results[0].columns, content_id(whole))
+
+
+def refuse_without_gold(without: Sequence[str]) -> None:
+    """Refuse to judge answers to prompts, given by id, that have nothing to compare with.
+
+    Raises:
+        DataError: there is one.
+    """
+    if without:
+        raise DataError(
+            f"{len(without):,} prompts have no meta.gold_sql, {without[0]} first: the execution judge compares "
+            "answers with that query's result"
+        )
 
 
 _Query = tuple[str, str]

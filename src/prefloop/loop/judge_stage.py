@@ -15,7 +15,7 @@ from prefloop.config.judges import EnsembleConfig, ExecutionConfig, JudgeConfig,
 from prefloop.errors import ConfigError, DataError, JudgeError
 from prefloop.judging.groups import Judge, altered
 from prefloop.judging.open import open_judge
-from prefloop.loop.prompt_files import each_prompt, prompt_ids, require_league
+from prefloop.loop.prompt_files import each_prompt, prompt_ids, require_gold, require_league
 from prefloop.loop.software import set_threads
 from prefloop.progress import progress
 from prefloop.records import Completion, Judgement, Prompt
@@ -53,12 +53,17 @@ def judge_file(
 
     Raises:
         JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
+        DataError: no answer, one to a prompt that is not given, or for execution one to a prompt without a gold.
     """
     prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
     _check_databases(prompts, config, databases)
     groups = answer_groups(prompt_ids(prompts), completions, config)
     if unknown := groups.unknown[0]:
         raise DataError(f"{completions} answers prompt {unknown[0]}, which {prompts} does not hold")
+    if not groups.rows[0]:
+        raise DataError(f"{completions} has no answer to judge: give a file with answers, as generate writes it")
+    if any(isinstance(member, ExecutionConfig) for member in with_members(config)):
+        require_gold(each_prompt(prompts), completions)
     unused(out)
     opened = frozen(databases, cache_folder() / "databases")
     names = [identity_of(database) for database in opened]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefloop.config.recipe import PreferenceConfig
+from prefloop.errors import DataError
 from prefloop.loop.prompt_files import each_prompt, prompt_ids
 from prefloop.preferences.build import Pairing, margin_threshold
 from prefloop.preferences.diagnostics import Diagnostics
@@ -25,16 +26,28 @@ from prefloop.store.tables import ROWS, read_column
 from prefloop.tasks.nba.task import NAME, ORIGIN
 
 LOST = "answer to a prompt that is not given"
+TEST = "test"
+"""The split of prompts that are never trained on."""
+LEFT_OUT = "prompt of the test split"
 
 
 def prefer_files(
     prompts: Path, completions: Path, judgements: Path, out: Path, config: PreferenceConfig, seed: int = 1
 ) -> dict[str, Any]:
-    """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts."""
+    """Preferences of judged answers, as records and in TRL's format in folder `out`; returns counts.
+
+    Raises:
+        DataError: a file is missing or damaged, or no prompt is for training.
+    """
     prompts, completions, judgements = (fetched(Path(path)) for path in (prompts, completions, judgements))
     out = Path(out)
     with held(out.with_name(f".{out.name}.lock"), out):
         unused(out)
+        if all(prompt.split == TEST for prompt in each_prompt(prompts)):
+            raise DataError(
+                f"{prompts} has no training prompt, and pairs are for training: give prompts whose split is not "
+                f"'{TEST}'"
+            )
         asked, work = partial(each_prompt, prompts), out.with_name(f".{out.name}.parts")
         paired = Paired(prompt_ids(prompts), asked, completions, judgements, config, seed, work)
         tasks: set[tuple[str, bool]] = set()
@@ -77,24 +90,28 @@ class Paired:
         self._pairing, self._figures = self._new(), Diagnostics()
 
     def slices(self) -> Iterator[tuple[Slice, list[Preference]]]:
-        """Prompts with their answers and judgements, and the preferences that they give."""
+        """Training prompts with their answers and judgements, and the preferences that they give."""
         threshold = margin_threshold(self._margins(), self._quantile) if self._quantile else None
         with progress("pair", self._groups.rows[0], "answers") as advance:
-            for part in self._groups.slices(self._prompts(), self._work):
+            for whole in self._groups.slices(self._prompts(), self._work):
+                part = _training(whole)
+                if left_out := len(whole.prompts) - len(part.prompts):
+                    self._pairing.drops[LEFT_OUT] += left_out
                 answers, judged = part.rows
                 kept = self._pairing.trained_on(self._pairing.pairs(part.prompts, answers, judged), threshold)
                 self._figures.add(kept, answers, judged)
                 yield part, kept
-                advance(len(answers))
+                advance(len(whole.rows[0]))
         if lost := self._groups.lost[0]:
             self._pairing.drops[LOST] = lost
 
     def _margins(self) -> array[float]:
         pairing, margins = self._new(), array("d")
         with progress("margins", self._groups.rows[0], "answers") as advance:
-            for part in self._groups.slices(self._prompts(), self._work):
+            for whole in self._groups.slices(self._prompts(), self._work):
+                part = _training(whole)
                 margins.extend(preference.margin for *_, preference in pairing.pairs(part.prompts, *part.rows))
-                advance(len(part.rows[0]))
+                advance(len(whole.rows[0]))
         return margins
 
     def counts(self) -> dict[str, Any]:
@@ -104,6 +121,15 @@ class Paired:
     def card(self) -> dict[str, Any]:
         """What a dataset card says of how the pairs were made."""
         return {"judge": ", ".join(sorted(self._judges)), "strategy": self._pairing.strategy, **self.counts()}
+
+
+def _training(part: Slice) -> Slice:
+    """The slice without prompts of the test split and what names them."""
+    test = {prompt.id for prompt in part.prompts if prompt.split == TEST}
+    if not test:
+        return part
+    answers, judged = ([row for row in rows if row.prompt_id not in test] for rows in part.rows)
+    return Slice([prompt for prompt in part.prompts if prompt.id not in test], (answers, judged))
 
 
 def distinct(path: Path, column: str, kind: type = Judgement) -> list[str]:

@@ -81,7 +81,7 @@ def candidates(recipe: Recipe, folder: RunFolder, number: int, head: Head, promp
     def compute(journal: Journal) -> list[Completion]:
         settings = recipe
         if recipe.generation.engine == "vllm":  # reads whole models
-            model = head.whole(folder.path("work/vllm-model"))
+            model = head.whole(folder.work("vllm-model"))
             settings = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"model": model})})
         policies = policies_of(recipe, {"before": lambda: head.source})
         written = candidate_answers(settings, policies, prompts, journal, folder.work("candidates"), number)

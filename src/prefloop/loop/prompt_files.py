@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prefloop.errors import ConfigError, DataError
-from prefloop.records import Message, Prompt
+from prefloop.records import Completion, Message, Prompt
 from prefloop.store.grouped import ids_of
 from prefloop.store.objects import fetched
 from prefloop.store.tables import each_record, read_column
@@ -77,6 +78,21 @@ def require_league(prompts: Iterable[Prompt], given: object) -> None:
     named = next((prompt.meta["league"] for prompt in prompts if "league" in prompt.meta), None)
     if named and not given:
         raise ConfigError(f"the questions are about {named}, not about the simulated leagues: give it by --database")
+
+
+def require_gold(prompts: Iterable[Prompt], completions: Path) -> None:
+    """Refuse answers that execution could not judge before it judges any.
+
+    Raises:
+        DataError: some are to prompts without a gold query.
+    """
+    without = ids_of(prompt for prompt in prompts if "gold_sql" not in prompt.meta)
+    if not len(without):
+        return
+    from prefloop.judging.execution import refuse_without_gold
+
+    asked = pc.unique(read_column(completions, Completion, "prompt_id"))
+    refuse_without_gold(without.filter(pc.is_in(without, value_set=asked)).to_pylist())
 
 
 def _prompt_line(path: Path, number: int, line: bytes) -> Prompt:

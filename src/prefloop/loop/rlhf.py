@@ -172,7 +172,7 @@ def _reinforced(
         folder.log("step", **row)
 
     if not (out / "training.json").exists():
-        sample = sampler_of(recipe, head, number, folder.root / "work" / "sync")
+        sample = sampler_of(recipe, head, number, folder.work("sync"))
         with folder.timed("reinforce"), Scorer(reward_model) as scorer:
             train_policy_gradient(
                 head.load(),
@@ -180,7 +180,7 @@ def _reinforced(
                 scorer.score,
                 config,
                 out,
-                work=folder.root / "work" / "reinforce",
+                work=folder.work("reinforce"),
                 seed=recipe.seed,
                 round_=number,
                 initial=start.load() if config.reference == "initial" and head.model != start.model else None,

@@ -125,7 +125,7 @@ def _seed(
             history.append(found)
             done.append(after)
             standing = after if found["promoted"] else standing
-            if stopped := _ended(loop, number, found):
+            if stopped := _ended(number, found):
                 break
         compared: dict[str, Any] = {}
         if baselines:
@@ -276,7 +276,7 @@ def _identify(loop: Loop, folder: RunFolder) -> None:
     folder.document("recipe.json", lambda: {"recipe": {**loop.recipe.settings, "loop": None}})
 
 
-def _ended(loop: Loop, number: int, found: dict[str, Any]) -> dict[str, Any] | None:
+def _ended(number: int, found: dict[str, Any]) -> dict[str, Any] | None:
     """Why the loop ends with this round, before its last; None: it goes on."""
     reason = ends([Finding(**finding) for finding in found["guards"]])
     if reason is None:

@@ -28,22 +28,35 @@ def cache_folder() -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it is flushed to disk and renamed onto `path`.
 
+    The block only writes: every OSError in it counts as a failed write (`computed_path` where it also computes).
+
     Raises:
         StoreError: the folder cannot be written, or the disk is full. What stood at `path` before stays.
     """
+    with writing(path), computed_path(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def computed_path(path: Path) -> Iterator[Path]:
+    """`atomic_path` for a block that also computes what it writes: a failure in it stays what it is.
+
+    The block puts `writing` around its own writes.
+    """
     on_this_machine(path)
     temporary = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
+    try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
+        yield temporary
+        with writing(path):
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):  # it may be the folder itself that cannot be reached
-                temporary.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        with suppress(OSError):  # it may be the folder itself that cannot be reached
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -16,11 +16,10 @@ import time
 from typing import Any
 
 from prefloop.errors import StoreError
-from prefloop.store.objects import Address, reaching
+from prefloop.store.objects import LEASES, Address, reaching
 
 LEASE_S = 900.0
 """How long a lease holds without being renewed."""
-FOLDER = ".lease"
 
 
 class Lease:
@@ -123,14 +122,14 @@ class Lease:
     def _numbers(self) -> list[int]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(f"{self._place}/{FOLDER}", detail=False)
+            found = self._fs.ls(f"{self._place}/{LEASES}", detail=False)
         except FileNotFoundError:
             return []
         stems = (str(path).rstrip("/").rsplit("/", 1)[-1].removesuffix(".json") for path in found)
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def _path(self, number: int) -> str:
-        return f"{self._place}/{FOLDER}/{number}.json"
+        return f"{self._place}/{LEASES}/{number}.json"
 
     def _taken(self) -> str:
         return f"{self._place} has just been taken by another prefloop process: wait for it or choose --out"

@@ -23,6 +23,8 @@ from prefloop.store.hub_errors import redact
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": ""}
 """Extra of this package by the scheme that needs it."""
+LEASES, JOURNALS = ".lease", ".journal"
+"""Folders beside a run's files that say who writes it, and copy its work in progress: nothing that a reader wants."""
 _ADDRESS = re.compile(r"(?P<scheme>s3a?|gcs|gs|hf|memory):/{1,2}(?P<path>[^/].*)", re.DOTALL)
 _VERSIONS = ("ETag", "etag", "xet_hash", "blob_id", "md5Hash", "crc32c")
 """What the services call the version of an object's content, the first that is there counts."""
@@ -94,6 +96,12 @@ def files_below(fs: Any, place: Address) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def results_below(fs: Any, place: Address) -> dict[str, str]:
+    """The same without leases and journals."""
+    found = files_below(fs, place)
+    return {name: of for name, of in found.items() if not {LEASES, JOURNALS} & set(PurePosixPath(name).parts)}
+
+
 def version(info: dict[str, Any]) -> str:
     """What changes with an object's content."""
     for key in _VERSIONS:
@@ -123,7 +131,7 @@ def fetched(path: Path | str, *, weights: bool = True) -> Path:
         if fs.isfile(str(place)):
             _bring(fs, place, {"": version(fs.info(str(place)))}, out, weights)
         else:
-            _bring(fs, place, files_below(fs, place), out, weights)
+            _bring(fs, place, results_below(fs, place), out, weights)
     return out
 
 

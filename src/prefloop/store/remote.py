@@ -19,10 +19,8 @@ from typing import Any
 from prefloop.errors import StoreError
 from prefloop.progress import Advance, progress
 from prefloop.store.files import cache_folder, write_json
-from prefloop.store.lease import FOLDER as LEASES
 from prefloop.store.lease import Lease
-from prefloop.store.objects import Address, address, download, files_below, reaching, version
-from prefloop.store.remote_journals import FOLDER as JOURNALS
+from prefloop.store.objects import Address, address, download, reaching, results_below, version
 from prefloop.store.remote_journals import RemoteJournals
 
 MEGABYTE = 2**20
@@ -135,8 +133,7 @@ class Remote:
         return progress(f"send to {self.place.scheme}", size // MEGABYTE, "MB")
 
     def _there(self) -> dict[str, str]:
-        found = files_below(self._fs, self.place)
-        return {name: of for name, of in found.items() if not name.startswith((f"{LEASES}/", f"{JOURNALS}/"))}
+        return results_below(self._fs, self.place)
 
     def _here(self) -> dict[str, list[int]]:
         """Size and modification time of every file that is to be there, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from prefloop.errors import DataError, PrefloopError
 from prefloop.records import SCHEMA_VERSION, Completion, Judgement, Preference, Prompt, canonical_json
-from prefloop.store.files import atomic_path
+from prefloop.store.files import computed_path, writing
 from prefloop.store.objects import fetched
 
 Record = TypeVar("Record", Prompt, Completion, Judgement, Preference)
@@ -91,11 +91,15 @@ def records_file(path: Path, kind: type[Record]) -> Iterator[Callable[[Iterable[
 
 @contextmanager
 def rows_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
-    """The same for rows of any schema. A row group holds `ROWS` rows however they were handed over."""
+    """The same for rows of any schema. A row group holds `ROWS` rows however they were handed over.
+
+    Failures of what computes the rows, in the block or as they are handed over, stay what they are.
+    """
     waiting: list[dict[str, Any]] = []
 
     def flush() -> None:
-        writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+        with writing(path):
+            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
         waiting.clear()
 
     def write(rows: Iterable[dict[str, Any]]) -> None:
@@ -104,9 +108,18 @@ def rows_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[Iterable[dict
                 flush()
             waiting.append(row)
 
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        yield write
-        flush()
+    with computed_path(path) as temporary:
+        with writing(path):
+            writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+        try:
+            yield write
+            flush()
+        except BaseException:
+            with suppress(OSError):  # the file goes anyway: what failed first is what is said
+                writer.close()
+            raise
+        with writing(path):
+            writer.close()
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:
