@@ -55,8 +55,10 @@ def judge_file(
         threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
 
     Raises:
+        ConfigError: databases, an engine or threads without effect.
         JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
     """
+    _check_engine(config, engine, threads)
     prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
     _check_databases(prompts, config, databases)
     groups = answer_groups(prompt_ids(prompts), completions, config)
@@ -83,6 +85,16 @@ def judge_file(
                 "a database changed while it was judged: judge again when nobody writes to it, or a copy of it"
             )
     return {"judge": name, **tally.summary()}
+
+
+def _check_engine(config: JudgeConfig, engine: EngineSection, threads: int) -> None:
+    """Refuse what says where to compute, where nothing is computed: the judge is only asked."""
+    judges = [member for member in with_members(config) if not isinstance(member, EnsembleConfig)]
+    if (engine.name, threads) != ("local", 0) and all(
+        isinstance(judge, PeopleConfig) or getattr(judge, "endpoint", None) for judge in judges
+    ):
+        who = "people" if isinstance(config, PeopleConfig) else "an endpoint"
+        raise ConfigError(f"engine and threads have no effect with a judge that is {who}: it is only asked")
 
 
 def _check_databases(prompts: Path, config: JudgeConfig, databases: Sequence[Path | str]) -> None:
