@@ -27,11 +27,13 @@ from test_kill import SMALL, start, when_there
 from test_training import build_model_folder, build_world
 
 from prefloop.config.training import RewardTrainingConfig, SftTrainingConfig, TrainingConfig
-from prefloop.errors import ConfigError
+from prefloop.errors import ConfigError, StoreError
 from prefloop.loop.launch import STRATEGIES, Launch
+from prefloop.loop.launch import start as start_processes
 from prefloop.loop.learned import read_learned
-from prefloop.loop.run_training import LOCK, Training
+from prefloop.loop.run_training import LOCK, WAITING, Training
 from prefloop.models.source import PolicySource
+from prefloop.progress import set_quiet
 from prefloop.records import Completion, Preference, Prompt
 from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import read_records, write_records
@@ -138,13 +140,42 @@ def test_what_waits_in_a_folder_is_trained_as_it_would_have_been_here(
         shutil.copytree(place / "preferences", there.root)
     with patch("prefloop.loop.run_training.start") as started:
         training.apart(there, None if data == "in the folder" else learned, Launch(2))
-    assert started.call_args.args[2] == ["train", "run", str(there.root)]
+    assert started.call_args.args[2] == ["--quiet", "train", "run", str(there.root)]
     assert prefloop(*started.call_args.args[2]).returncode == 0
     for path in sorted((here.root / "checkpoint").iterdir()):
         assert (there.root / "checkpoint" / path.name).read_bytes() == path.read_bytes(), path.name
     assert json.loads(there.path("log.jsonl").read_text().splitlines()[0])["threads"] == 1
     again = prefloop("train", "run", there.root)
     assert (again.returncode, "trained already" in again.stderr) == (5, True)
+
+
+def test_a_folder_that_others_train_is_left_alone(place: Path, tmp_path: Path) -> None:
+    training = Training(PolicySource(str(place / "model"), device="cpu"), TrainingConfig(**SETTINGS_OF), seed=3)
+    folder, learned = RunFolder(tmp_path), read_learned(place / "preferences")
+    with folder.path(LOCK).open("w") as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        for launch in (None, Launch(2), Launch(4, 2)):
+            with pytest.raises(StoreError, match="is being trained by another process"):
+                training.run(folder, learned, launch)
+    assert not (tmp_path / "checkpoint").exists()
+    assert not (tmp_path / WAITING).exists()
+    with pytest.raises(ConfigError, match=r"on each machine, then go on with --resume:\naccelerate launch"):
+        training.run(folder, learned, Launch(4, 2))
+
+
+def test_machines_of_a_training_by_itself_leave_nothing_to_go_on_with(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^start the training on each machine:\naccelerate launch"):
+        start_processes(Launch(4, 2), tmp_path / "accelerate.yaml", ["train", "sft"])
+
+
+def test_processes_of_a_run_speak_beside_its_result_and_are_quiet_when_it_is(tmp_path: Path) -> None:
+    training, folder = Training(PolicySource("embedded"), TrainingConfig(**SETTINGS_OF), seed=3), RunFolder(tmp_path)
+    words = ["train", "run", str(tmp_path)]
+    with patch("prefloop.loop.launch.run_together", return_value=0) as together:
+        for quiet, given, stdout in ((False, words, 2), (True, ["--quiet", *words], subprocess.DEVNULL)):
+            set_quiet(quiet)
+            training.apart(folder, None, Launch(2))
+            assert together.call_args.args[2:] == (["prefloop", *given], stdout)
 
 
 def test_examples_wait_in_a_folder_turn_by_turn(place: Path, tmp_path: Path) -> None:

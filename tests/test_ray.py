@@ -21,7 +21,7 @@ from ray_tasks import Doubles
 from test_kill import SMALL, contents
 
 from prefloop.config.engine import EngineSection
-from prefloop.config.judges import CustomConfig, EnsembleConfig, ExecutionConfig, LLMConfig
+from prefloop.config.judges import CustomConfig, EnsembleConfig, ExecutionConfig, JudgeConfig, LLMConfig, PeopleConfig
 from prefloop.config.recipe import Recipe, load_recipe, parse_recipe
 from prefloop.config.sampling import Sampling
 from prefloop.errors import ConfigError, DataError, ModelError
@@ -30,6 +30,7 @@ from prefloop.generation.generate import generate_completions
 from prefloop.generation.ray import TRIES, Workers, workers
 from prefloop.generation.ray_policies import RayEngine, RayPolicy
 from prefloop.judging.open import open_judge
+from prefloop.loop.judge_stage import judge_file
 from prefloop.models.load import load_policy
 from prefloop.models.source import PolicySource
 from prefloop.records import Completion, Prompt
@@ -253,6 +254,27 @@ def test_stages_over_files_have_the_bytes_of_one_process(cluster: Any, tmp_path:
 def test_what_a_stage_cannot_be_told_of_its_engine(tmp_path: Path, words: list[str], message: str) -> None:
     done = prefloop("generate", tmp_path / "asked.jsonl", "--out", tmp_path / "c.parquet", *words)
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("judge", "who"),
+    [
+        (LLMConfig(endpoint="http://localhost:1/v1", model="x"), "an endpoint"),
+        (EnsembleConfig(members=(LLMConfig(endpoint="http://localhost:1/v1", model="x"),) * 2), "an endpoint"),
+        (PeopleConfig(), "people"),
+    ],
+)
+@pytest.mark.parametrize("options", [{"engine": ONE}, {"threads": 2}])
+def test_a_judge_that_is_only_asked_runs_by_no_engine(
+    tmp_path: Path, judge: JudgeConfig, who: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"^engine and threads have no effect with a judge that is {who}: "):
+        judge_file(tmp_path / "p.jsonl", tmp_path / "c.parquet", tmp_path / "j.parquet", judge, **options)
+
+
+def test_a_stage_is_refused_a_gpu_of_workers_without_one_as_a_recipe_is() -> None:
+    with pytest.raises(ConfigError, match=r"engine.gpus=0: workers without a GPU cannot hold a model on device cuda"):
+        workers(EngineSection(name="ray", gpus=0), device="cuda")
 
 
 @pytest.mark.soak

@@ -6,9 +6,12 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +22,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from prefloop.config.engine import EngineSection
 from prefloop.config.judges import CustomConfig
-from prefloop.config.recipe import PreferenceConfig
+from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.errors import DataError
+from prefloop.judging.ray import JudgingTask
 from prefloop.loop import import_stage, judge_stage, prefer_stage
+from prefloop.loop.learned import REFERENCE_ANSWERS, Learned, read_learned
+from prefloop.loop.prompt_files import each_prompt
+from prefloop.loop.run import Stages, _labels
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import write_preference_set
 from prefloop.progress import progress, set_quiet
 from prefloop.records import Completion, Judgement, Preference, Prompt
 from prefloop.store import grouped, tables
-from prefloop.store.grouped import Grouping, Table
+from prefloop.store.grouped import Grouping, Table, ids_of
 from prefloop.store.journal import FileJournal
+from prefloop.store.run_folder import RunFolder
 from prefloop.store.tables import (
     count_records,
     find_records,
@@ -384,6 +393,71 @@ def test_progress_of_parts_counts_in_the_whole(capsys: pytest.CaptureFixture[str
         with progress("inside", 99, "requests") as advance:
             advance(99)
     assert capsys.readouterr().err.startswith("judge: 20/30 answers, ")
+
+
+class Spread:
+    """Stands in for Ray's workers: does each chunk here, and says what it was started for."""
+
+    def __init__(self) -> None:
+        self.started: list[list[str]] = []
+
+    def each(self, task: JudgingTask, chunks: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        self.started.append(list(chunks))
+        work = task.open("cpu", 1)
+        yield from ((key, work(json.loads(json.dumps(chunk)))) for key, chunk in chunks.items())
+
+
+@pytest.fixture
+def spread(monkeypatch: pytest.MonkeyPatch) -> Spread:
+    found = Spread()
+    monkeypatch.setattr("prefloop.judging.ray.workers", lambda *args, **options: found)
+    return found
+
+
+RAY = EngineSection(name="ray")
+
+
+class TestSpreadJudging:
+    """By workers, chunks are cut as they are here, so that each engine takes up what the other began."""
+
+    def test_workers_are_started_for_several_slices_at_once(
+        self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, spread: Spread
+    ) -> None:
+        slices = len(judge_stage.answer_groups(ids_of(each_prompt(files[0])), files[1], JUDGE))
+        judge_stage.judge_file(*files, tmp_path / "here.parquet", JUDGE)
+        judge_stage.judge_file(*files, tmp_path / "there.parquet", JUDGE, engine=RAY)
+        assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+        assert len(spread.started) == -(-slices // judge_stage.SPREAD)
+        assert slices > judge_stage.SPREAD
+
+    def test_a_run_goes_on_by_the_other_engine_without_judging_again(
+        self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, spread: Spread
+    ) -> None:
+        """Each prompt's chunk has the key that it had: a slice's last chunk is short under both engines."""
+        asked = [prompt for number, prompt in enumerate(read_records(files[0], Prompt)) if number % 5]
+        kept: dict[str, list[str]] = {}
+        for engine in ("local", "ray"):
+            recipe = Recipe(judge=JUDGE, engine=engine)
+            folder = RunFolder(tmp_path / engine)
+            policies = SimpleNamespace(release=lambda: None)
+            with patch.object(FileJournal, "remove"):
+                _labels(Stages(recipe, folder, policies), None, asked, files[1])
+            kept[engine] = list(folder.journal("judgements").entries())
+        assert kept["ray"] == kept["local"]
+        assert [key for some in spread.started for key in some] == kept["local"]
+
+
+def test_a_training_reads_the_answers_of_its_pairs_alone(files: tuple[Path, Path], tmp_path: Path) -> None:
+    asked, found = read_records(files[0], Prompt), answers(read_records(files[0], Prompt))
+    pair = Preference.pair(asked[3].id, found[15].id, found[17].id, 1.0, 0.0, "best-worst/own")
+    whole = Learned([pair], {answer.id: answer for answer in found}, {prompt.id: prompt for prompt in asked})
+    whole.write(tmp_path)
+    assert read_learned(tmp_path).completions == {answer.id: answer for answer in (found[15], found[17])}
+    whole.write(tmp_path / "records")
+    write_records(tmp_path / "records" / REFERENCE_ANSWERS, [replace(found[17], id="reference")], Completion)
+    own = replace(pair, ranking=((pair.ranking[0][0],), ("reference",)))
+    write_records(tmp_path / "records" / "preferences.parquet", [own], Preference)
+    assert set(read_learned(tmp_path).completions) == {found[15].id, "reference"}
 
 
 def test_the_command_says_what_it_judged(files: tuple[Path, Path], tmp_path: Path, small_slices: None) -> None:

@@ -72,9 +72,10 @@ def at_work(processes: list[psutil.Process]) -> list[psutil.Process]:
 def test_one_that_fails_ends_all_and_its_code_is_told_without_a_traceback_and_each_has_its_share_of_the_cores(
     config: Path, tmp_path: Path
 ) -> None:
-    with (tmp_path / "said").open("w") as said:
-        assert run_together(config, 2, ["together", str(tmp_path), "fails"], said) == 3
+    with (tmp_path / "out").open("w") as out, (tmp_path / "said").open("w") as said:
+        assert run_together(config, 2, ["together", str(tmp_path), "fails"], out, said) == 3
     assert "Traceback" not in (tmp_path / "said").read_text()
+    assert "1 came out\n" in (tmp_path / "out").read_text()
     each = max(1, (os.cpu_count() or 1) // 2)
     for rank in "01":
         pid, given, used = map(int, (tmp_path / rank).read_text().split())

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     seen = f"{os.getpid()} {os.environ[THREADS]} {torch.get_num_threads()}"
     (Path(folder) / f"{rank}.partial").write_text(seen)
     (Path(folder) / f"{rank}.partial").rename(Path(folder) / rank)
+    print(f"{rank} came out", flush=True)
     if how == "fails" and rank == "1":
         sys.exit(3)
     if how != "ends":

@@ -40,6 +40,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether progress is silenced; processes that are started here are to be silent, too."""
+    return _quiet
+
+
 def main_process() -> bool:
     """Whether this process is the one, of several that train together, that writes files and speaks."""
     return os.environ.get("RANK", "0") == "0"

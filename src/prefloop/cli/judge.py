@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -57,8 +57,16 @@ def judge(
 
     engine, threads, others = engine_section(overrides(settings))
     config = judge_section(judge, others)
-    place: Any = {"engine": engine, "threads": threads}
-    summary = judge_file(prompts, completions, out, config, databases=database or (), resume=resume, **place)
+    summary = judge_file(
+        prompts,
+        completions,
+        out,
+        config,
+        databases=database or (),
+        resume=resume,
+        engine=engine,
+        threads=threads,
+    )
     if json_:
         print_json(summary)
         return

@@ -142,9 +142,14 @@ def workers(engine: EngineSection, *, device: str = "auto", threads: int = 0) ->
         threads: of each worker; 0: the cluster's cores shared out.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster has not got what one worker needs.
+        ConfigError: Ray is not installed, the cluster has not got what one worker needs, or a model on a GPU is asked
+            of workers without one.
         ModelError: the cluster cannot be reached.
     """
+    if engine.gpus == 0 and device == "cuda":
+        raise ConfigError(
+            "engine.gpus=0: workers without a GPU cannot hold a model on device cuda: leave one of the two out"
+        )
     ray = join()
     whole = ray.cluster_resources()
     cpus, gpus = int(whole.get("CPU", 0)), whole.get("GPU", 0.0)

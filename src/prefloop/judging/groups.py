@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prefloop.errors import JudgeError
 from prefloop.records import Completion, Judgement, Prompt, content_id
@@ -14,6 +14,9 @@ from prefloop.store.journal import Journal, work_through
 
 Databases = Sequence[Path | str] | Mapping[str, Sequence[Path | str]]
 """SQLite files or PostgreSQL URLs on all of which an answer has to be right; or several such sets by name."""
+
+Asked = tuple[Sequence[Prompt], Sequence[Completion]]
+"""Prompts, and answers to them in any order: a slice of a file."""
 
 Answered = tuple[Prompt, list[Completion]]
 """A prompt with its answers, in the order given."""
@@ -50,6 +53,17 @@ class Judge(Protocol):
         Raises:
             JudgeError: the judge failed as a whole.
         """
+        ...
+
+
+@runtime_checkable
+class SpreadJudge(Judge, Protocol):
+    """A judge that starts anew for what it is given, which takes a while: several slices at once, therefore."""
+
+    def judge_slices(
+        self, slices: Sequence[Asked], *, journal: Journal | None = None, label: str = "judge"
+    ) -> list[Judgement]:
+        """The judgements of each slice, one after the other, as `judge` gives them."""
         ...
 
 
@@ -108,21 +122,25 @@ def judge_chunks(
         for key, chunk in chunks.items():
             yield key, [asdict(judgement) for judgement in judge_chunk(chunk)]
 
-    return judge_through(judge, work, prompts, completions, per_chunk=per_chunk, journal=journal, label=label)
+    return judge_through(judge, work, [(prompts, completions)], per_chunk=per_chunk, journal=journal, label=label)
 
 
 def judge_through(
     judge: str,
     work: Callable[[dict[str, list[Answered]]], Iterable[tuple[str, list[dict[str, Any]]]]],
-    prompts: Sequence[Prompt],
-    completions: Sequence[Completion],
+    slices: Sequence[Asked],
     *,
     per_chunk: int,
     journal: Journal | None,
     label: str,
 ) -> list[Judgement]:
-    """`judge_chunks` by whatever works chunks off: `work` yields each key with its judgements (as JSON values)."""
-    chunks = [(_key(judge, chunk), chunk) for chunk in batched(answered(prompts, completions), per_chunk)]
+    """`judge_chunks` by whatever works chunks off: `work` yields each key with its judgements (as JSON values).
+
+    Args:
+        slices: prompts with their answers; no chunk reaches over the end of one.
+    """
+    cut = [chunk for asked in slices for chunk in batched(answered(*asked), per_chunk)]
+    chunks = [(_key(judge, chunk), chunk) for chunk in cut]
     found = dict(
         work_through(
             dict(chunks),

@@ -16,7 +16,7 @@ from prefloop.config.engine import EngineSection
 from prefloop.config.judges import CustomConfig, ExecutionConfig, JudgeConfig
 from prefloop.errors import JudgeError
 from prefloop.generation.ray import Workers, workers
-from prefloop.judging.groups import Answered, ChunkedJudge, Databases, judge_through
+from prefloop.judging.groups import Answered, Asked, ChunkedJudge, Databases, judge_through
 from prefloop.models.load import is_hub_id, model_folder
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.store.journal import Journal
@@ -70,6 +70,15 @@ class RayJudge:
         Raises:
             JudgeError: not entered; and whatever the judge raises.
         """
+        return self.judge_slices([(prompts, completions)], journal=journal, label=label)
+
+    def judge_slices(
+        self, slices: Sequence[Asked], *, journal: Journal | None = None, label: str = "judge"
+    ) -> list[Judgement]:
+        """The same of several slices, one after the other, by workers that are started once for all of them.
+
+        Chunks are cut inside each slice, as by the judge in one process. Raises as `judge`.
+        """
         spread = self._workers
         if spread is None:
             raise JudgeError(f"{self.name} is not open: use it in a with statement")
@@ -80,8 +89,7 @@ class RayJudge:
         found = judge_through(
             self._judge.identity,
             work,
-            prompts,
-            completions,
+            slices,
             per_chunk=self._judge.per_chunk,
             journal=journal,
             label=label,
@@ -89,7 +97,7 @@ class RayJudge:
         if not isinstance(self._config, ExecutionConfig):
             return found
         by_answer = {judgement.completion_ids[0]: judgement for judgement in found}
-        return [by_answer[completion.id] for completion in completions]
+        return [by_answer[completion.id] for _, completions in slices for completion in completions]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from prefloop.config.engine import LOCAL, EngineSection
 from prefloop.config.judges import EnsembleConfig, ExecutionConfig, JudgeConfig, LLMConfig, PeopleConfig, with_members
 from prefloop.errors import ConfigError, DataError, JudgeError
-from prefloop.judging.groups import Judge, altered
+from prefloop.judging.groups import Asked, Judge, SpreadJudge, altered
 from prefloop.judging.open import open_judge
 from prefloop.loop.prompt_files import each_prompt, prompt_ids, require_gold, require_league
 from prefloop.loop.software import set_threads
@@ -30,6 +31,8 @@ from prefloop.store.tables import records_file
 
 ANSWERS = 8_192
 """Answers that are held and judged at once: files below that are judged in one go."""
+SPREAD = 8
+"""Slices that Ray's workers, which each load the judge, are started for at once."""
 
 
 def judge_file(
@@ -52,9 +55,11 @@ def judge_file(
         threads: of this process or of each worker; 0: torch's choice, or the cluster's cores shared out.
 
     Raises:
+        ConfigError: databases, an engine or threads without effect.
         JudgeError: a PostgreSQL database changed meanwhile; no judgement is kept.
         DataError: no answer, one to a prompt that is not given, or for execution one to a prompt without a gold.
     """
+    _check_engine(config, engine, threads)
     prompts, completions, out = fetched(Path(prompts)), fetched(Path(completions)), Path(out)
     _check_databases(prompts, config, databases)
     groups = answer_groups(prompt_ids(prompts), completions, config)
@@ -87,6 +92,16 @@ def judge_file(
     return {"judge": name, **tally.summary()}
 
 
+def _check_engine(config: JudgeConfig, engine: EngineSection, threads: int) -> None:
+    """Refuse what says where to compute, where nothing is computed: the judge is only asked."""
+    judges = [member for member in with_members(config) if not isinstance(member, EnsembleConfig)]
+    if (engine.name, threads) != ("local", 0) and all(
+        isinstance(judge, PeopleConfig) or getattr(judge, "endpoint", None) for judge in judges
+    ):
+        who = "people" if isinstance(config, PeopleConfig) else "an endpoint"
+        raise ConfigError(f"engine and threads have no effect with a judge that is {who}: it is only asked")
+
+
 def _check_databases(prompts: Path, config: JudgeConfig, databases: Sequence[Path | str]) -> None:
     """Refuse databases that would have no effect, and questions that need others."""
     if isinstance(config, ExecutionConfig):
@@ -99,13 +114,13 @@ def _check_databases(prompts: Path, config: JudgeConfig, databases: Sequence[Pat
         )
 
 
-def answer_groups(prompts: pa.Array, completions: Path, config: JudgeConfig, whole: bool = False) -> Grouping:
+def answer_groups(prompts: pa.Array, completions: Path, config: JudgeConfig) -> Grouping:
     """Prompts, by their ids, with the answers in a file, as slices that a judge takes one after the other.
 
-    Args:
-        whole: one slice of all of them; in any case for people, who say of all prompts whether they are done.
+    One slice for people, who say of all prompts whether they are done. The engine has no part in it: chunks are cut
+    inside a slice, and a journal begun by one engine is taken up by the other.
     """
-    whole = whole or any(isinstance(member, PeopleConfig) for member in with_members(config))
+    whole = any(isinstance(member, PeopleConfig) for member in with_members(config))
     answers = Table(completions, Completion, without=("token_ids", "logprobs"))  # judges read text
     return Grouping(prompts, [answers], None if whole else ANSWERS)
 
@@ -134,12 +149,20 @@ def judged_slices(
     judges = sum(not isinstance(member, EnsembleConfig) for member in members)  # each sees every answer
     counted = len(groups) > 1 and not any(isinstance(member, LLMConfig) for member in members)  # which counts requests
     with progress(label, judges * groups.rows[0], "answers", parts=True) if counted else nullcontext():
-        for part in groups.slices(prompts, work):
-            if part.rows[0]:
-                found = judge.judge(part.prompts, part.rows[0], journal=journal, label=label)
-                tally.add(found)
-                yield found
+        parts = ((part.prompts, part.rows[0]) for part in groups.slices(prompts, work) if part.rows[0])
+        for found in _judged(judge, parts, journal, label):
+            tally.add(found)
+            yield found
     tally.require_scored(judge.name)
+
+
+def _judged(judge: Judge, slices: Iterator[Asked], journal: Journal, label: str) -> Iterator[list[Judgement]]:
+    if isinstance(judge, SpreadJudge):
+        while some := list(islice(slices, SPREAD)):
+            yield judge.judge_slices(some, journal=journal, label=label)
+    else:
+        for prompts, answers in slices:
+            yield judge.judge(prompts, answers, journal=journal, label=label)
 
 
 class JudgementTally:

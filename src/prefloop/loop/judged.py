@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefloop.config.engine import EngineSection
+from prefloop.config.engine import LOCAL, EngineSection
 from prefloop.config.judges import JudgeConfig
 from prefloop.config.recipe import Recipe
 from prefloop.evaluation.judged import Verdict, judged_figures, verdicts
 from prefloop.judging.groups import Judge, require_scored
-from prefloop.judging.open import LOCAL, open_judge
+from prefloop.judging.open import open_judge
 from prefloop.loop.answers import generated
 from prefloop.loop.policies import Policies
 from prefloop.loop.tasks import judge_databases

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from prefloop.errors import ConfigError, ModelError
-from prefloop.loop.together import run_together
+from prefloop.loop.together import Output, run_together
 from prefloop.progress import note
 from prefloop.store.files import atomic_path
 
@@ -152,8 +152,12 @@ def prepared(launch: Launch, config: Path, words: Sequence[str]) -> Launched:
     return Launched(config, launch.settings, launch.lines(config, words))
 
 
-def start(launch: Launch, config: Path, words: Sequence[str]) -> None:
+def start(launch: Launch, config: Path, words: Sequence[str], *, stdout: Output = None, after: str = "") -> None:
     """Start the processes of one machine, and wait for them.
+
+    Args:
+        stdout: where they say what came out; None: where this process does.
+        after: what is to be done once those of several machines have ended.
 
     Raises:
         ConfigError: there are several machines: each has to be started there.
@@ -161,9 +165,9 @@ def start(launch: Launch, config: Path, words: Sequence[str]) -> None:
     """
     ready = prepared(launch, config, words)
     if launch.machines > 1:
-        raise ConfigError(f"start the training on each machine, then go on with --resume:\n{chr(10).join(ready.lines)}")
+        raise ConfigError(f"start the training on each machine{after}:\n{chr(10).join(ready.lines)}")
     note(ready.lines[0])
-    if code := run_together(ready.config, launch.each, ["prefloop", *words]):
+    if code := run_together(ready.config, launch.each, ["prefloop", *words], stdout):
         raise ModelError(
             f"a training process ended with code {code}; what it said stands above. "
             "Finished steps are kept: go on with --resume"

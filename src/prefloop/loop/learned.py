@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefloop.errors import DataError
 from prefloop.records import Completion, Preference, Prompt, content_id
-from prefloop.store.tables import read_records, write_records
+from prefloop.store.tables import find_records, read_records, write_records
 
 REFERENCE_ANSWERS = "reference-answers.parquet"
 """Answers of a round that no policy wrote."""
@@ -46,6 +46,8 @@ class Learned:
 def read_learned(folder: Path) -> Learned:
     """The pairs of a preference set (`prefloop prefer`), of a run, or of a round without those of earlier ones.
 
+    Of the answers beside them only those that they rank.
+
     Raises:
         DataError: the folder holds none.
     """
@@ -53,11 +55,13 @@ def read_learned(folder: Path) -> Learned:
     records = folder / "records" if (folder / "records").is_dir() else folder
     if not (records / "preferences.parquet").is_file():
         raise DataError(f"{folder} is no preference set: give a folder that 'prefloop prefer' or a run wrote")
-    answers = read_records(records / "completions.parquet", Completion)
+    preferences = read_records(records / "preferences.parquet", Preference)
+    ranked = {answer for preference in preferences for tier in preference.ranking for answer in tier}
+    answers = find_records(records / "completions.parquet", Completion, "id", ranked)
     if (records / REFERENCE_ANSWERS).exists():
-        answers += read_records(records / REFERENCE_ANSWERS, Completion)
+        answers += find_records(records / REFERENCE_ANSWERS, Completion, "id", ranked)
     return Learned(
-        read_records(records / "preferences.parquet", Preference),
+        preferences,
         {answer.id: answer for answer in answers},
         {prompt.id: prompt for prompt in read_records(records / "prompts.parquet", Prompt)},
     )

@@ -106,8 +106,7 @@ def _labels(stages: Stages, execution: Judge | None, prompts: list[Prompt], comp
     recipe, folder = stages.recipe, stages.folder
 
     def judged(judge: Judge, config: JudgeConfig, journal: Journal, label: str = "judge") -> Iterator[list[Judgement]]:
-        whole = recipe.engine.name == "ray"  # whose workers would start anew for each slice
-        groups = answer_groups(ids_of(prompts), completions, config, whole)
+        groups = answer_groups(ids_of(prompts), completions, config)
         work = folder.work("judging")
         return judged_slices(judge, config, groups, prompts, journal, work, JudgementTally(), label)
 

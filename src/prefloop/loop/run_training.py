@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from prefloop.loop.training import summary_of
 from prefloop.models.load import Policy
 from prefloop.models.source import PolicySource
 from prefloop.preferences.instructions import Example
-from prefloop.progress import main_process, note
+from prefloop.progress import is_quiet, main_process, note
 from prefloop.store.files import read_json, write_json, write_jsonl
 from prefloop.store.run_folder import WORK, RunFolder
 from prefloop.training.preference import train_preferences
@@ -36,6 +37,8 @@ CONFIGS = {config.__name__: config for config in (TrainingConfig, RewardTraining
 WAITING, ACCELERATE, LOCK = f"{WORK}/training.json", f"{WORK}/accelerate.yaml", f"{WORK}/training.lock"
 """In a run's or round's folder: what is to be trained, by which processes, and that some are at it."""
 EXAMPLES = "examples.jsonl"
+STDERR = 2
+"""What a training comes to is progress of the run, whose own result alone goes to standard output."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,19 @@ class Training:
     """Stand in the log beside each step."""
 
     def here(self, folder: RunFolder, data: Data, policy: Policy | None = None) -> TrainingResult:
-        """Train in this process (and, where Accelerate started several, in step with the others); resumable.
+        """Train in this process; resumable.
 
         Args:
             policy: `self.policy`, where it is loaded already.
+
+        Raises:
+            StoreError: other processes are at it.
         """
+        with _alone(folder):
+            return self._trained(folder, data, policy)
+
+    def _trained(self, folder: RunFolder, data: Data, policy: Policy | None = None) -> TrainingResult:
+        """Train, where Accelerate started several processes in step with the others."""
         policy = policy or self.policy.load()
         out = folder.root / self.out
         options: dict[str, Any] = {
@@ -85,6 +96,7 @@ class Training:
         Raises:
             ConfigError: they are on several machines, where each has to be started; says how.
             ModelError: one of them failed.
+            StoreError: others are at it.
         """
         if launch is None:
             self.here(folder, data)
@@ -97,19 +109,26 @@ class Training:
         Args:
             data: None: the preferences that stand in the folder itself.
         """
-        place = ""
-        if data is not None:
-            place = f"{WORK}/{self.work}-data"
-            _write(data, folder.path(f"{place}/x").parent)
+        place = "" if data is None else f"{WORK}/{self.work}-data"
         written = {
             **{name: value for name, value in asdict(self).items() if name != "config"},
             "kind": type(self.config).__name__,
             "config": self.config.model_dump(mode="json"),
             "data": place,
         }
-        write_json(folder.path(WAITING), json.loads(json.dumps(written, default=str)))
+        with _alone(folder):  # whoever trains reads what is written here
+            if data is not None:
+                _write(data, folder.root / place)
+            write_json(folder.path(WAITING), json.loads(json.dumps(written, default=str)))
         free_memory()
-        start(launch, folder.path(ACCELERATE), _words(folder.root))
+        quiet = is_quiet() and launch.machines == 1
+        start(
+            launch,
+            folder.path(ACCELERATE),
+            [*(["--quiet"] if quiet else []), *_words(folder.root)],
+            stdout=subprocess.DEVNULL if quiet else STDERR,
+            after=", then go on with --resume",
+        )
 
 
 def prepared_in(root: Path, launch: Launch, place: str = "") -> Launched:
@@ -163,7 +182,7 @@ def train_waiting(root: Path) -> dict[str, Any]:
     with _alone(folder):
         if main_process():
             folder.log("processes", stage=training.work, threads=threads)
-        result = training.here(folder, _read(folder.root / place))
+        result = training._trained(folder, _read(folder.root / place))
     unit = "examples" if isinstance(training.config, SftTrainingConfig) else "pairs"
     return {**summary_of(result, began), "unit": unit, "out": str(folder.root / training.out)}
 
@@ -197,5 +216,5 @@ def _alone(folder: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StoreError(f"{folder} is being trained by another process: wait for it") from error
+            raise StoreError(f"{folder} is being trained by another process: wait until it has ended") from error
         yield

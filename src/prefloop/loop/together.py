@@ -20,18 +20,20 @@ from typing import IO
 ENDS = "PREFLOOP_ENDS_WITH_STDIN"
 """Set for processes that end once nobody holds the other end of their standard input."""
 THREADS = "OMP_NUM_THREADS"
+Output = IO[str] | int | None
 END_S = 20.0
 """How long processes that were told to end are waited for."""
 
 
-def run_together(config: Path, each: int, words: Sequence[str], speech: IO[str] | None = None) -> int:
+def run_together(config: Path, each: int, words: Sequence[str], stdout: Output = None, stderr: Output = None) -> int:
     """Start a module in the processes that Accelerate's configuration describes, and wait until all have ended.
 
     Args:
         config: Accelerate's configuration.
         each: processes on this machine, which share its cores where ``OMP_NUM_THREADS`` does not say otherwise.
         words: the module and its arguments.
-        speech: file for what they say, in place of the terminal.
+        stdout: where they speak, as `subprocess` takes it; None: where this process does.
+        stderr: the same of what they say on the way.
 
     Returns:
         0, or the exit code of the process that failed first.
@@ -42,7 +44,7 @@ def run_together(config: Path, each: int, words: Sequence[str], speech: IO[str] 
     with ours:
         with theirs:
             launcher = subprocess.Popen(
-                command, stdin=theirs, stdout=speech, stderr=speech, env=environment, start_new_session=True
+                command, stdin=theirs, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
             )
         try:
             return launcher.wait()

@@ -68,7 +68,7 @@ def run_trial(
         words = [__name__, json.dumps({**asked, "answer": str(answer)})]
         with said.open("w", encoding="utf-8") as speech:
             if launch is not None:
-                code = run_together(launch.write(Path(folder) / "accelerate.yaml"), launch.each, words, speech)
+                code = run_together(launch.write(Path(folder) / "accelerate.yaml"), launch.each, words, speech, speech)
             else:
                 command = [sys.executable, "-m", *words]
                 code = subprocess.run(command, stdout=speech, stderr=speech, check=False).returncode
