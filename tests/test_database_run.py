@@ -370,7 +370,7 @@ def test_a_postgresql_variant_unmasks_what_is_right_by_accident(
     assert not any(b"op3n" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     prompts, *_ = database_prompts(DatabaseTaskConfig(folder=tmp_path / "t"), 1)
     assert set(correct(tmp_path / "t", prompts, [gold(prompt) for prompt in prompts])) == {1.0}
-    counted = "SELECT COUNT(*) FROM orders"
+    counted = "SELECT COUNT(*) FROM"
     asked = next(prompt for prompt in prompts if (prompt.meta["gold_sql"] or "").startswith(counted))
     with psycopg.connect(admin) as connection:
         (value,) = connection.execute(asked.meta["gold_sql"]).fetchone() or (None,)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
@@ -16,9 +18,10 @@ from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
 from prefloop.tasks.database.add import add_database
 from prefloop.tasks.database.audit.audit import audit_task
+from prefloop.tasks.database.audit.report import why
 from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
-from prefloop.tasks.database.model import Alternative, DatabaseEntry, Question, TaskFile
+from prefloop.tasks.database.model import UNANSWERABLE, Alternative, DatabaseEntry, Question, TaskFile
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 
 POLICIES = """\
@@ -57,7 +60,7 @@ def task_from_questions(
 
     Raises:
         ConfigError: `variant` is given for SQLite, or for several databases.
-        DataError: a file is missing or of no known layout, or no question of it can be asked.
+        DataError: a file is missing or of no known layout, or no question of it passes the audit.
         StoreError: `out` exists, or cannot be written.
     """
     layout, rows, bad = read_layout(path, layout)
@@ -76,13 +79,15 @@ def task_from_questions(
         for row, split in zip(rows, _splits(rows, dialects, seed), strict=True):
             try:
                 questions.append(_question(row, split, layout, dialects[row.database], several, rules))
-            except ConfigError as error:
+            except (ConfigError, TypeError) as error:
                 bad.append(BadRow(row.place, str(error)))
+            except ValidationError as error:
+                bad.append(BadRow(row.place, str(error.errors()[0]["msg"]).removeprefix("Value error, ")))
         if not questions:
             raise DataError(f"no question of {path} can be asked: {bad[0].place}: {bad[0].reason}")
         hashes = ", ".join(f"`{file.name}` (SHA-256 `{file_hash(file)}`)" for file in (path, test) if file)
         file = TaskFile(
-            name=out.name,
+            name=out.resolve().name,
             policies=POLICIES,
             origin=f"Imported from {hashes}; its own licence and terms hold.",
             databases=tuple(dict.fromkeys(entries.values())),
@@ -94,7 +99,14 @@ def task_from_questions(
             "bad": [{"place": row.place, "reason": row.reason} for row in bad],
             "rules": dict(sorted(rules.items())),
         }
-        return audit_task(folder, made, workers)
+        found = audit_task(folder, made, workers)
+        if not any(found["accepted"].values()):
+            first = found["rejected"][0]
+            raise DataError(
+                f"no question of {path} passes the audit: {len(questions):,} are left out, the first: "
+                f"{first['question']}: {why(first)}"
+            )
+        return found
 
 
 def _of_split(row: Imported, split: str) -> Imported:
@@ -150,7 +162,7 @@ def _splits(rows: Sequence[Imported], dialects: dict[str, str], seed: int) -> li
     """The set's own splits; without one, whole templates drawn by seed until they hold the test's share."""
     if all(row.split for row in rows):
         return [row.split for row in rows]
-    templates = [row.template or f"{row.database}: {skeleton(row.golds[0], dialects[row.database])}" for row in rows]
+    templates = [row.template or f"{row.database}: {_by_gold(row, dialects[row.database], skeleton)}" for row in rows]
     counts = Counter(template for template, row in zip(templates, rows, strict=True) if not row.split)
     test, wanted = set[str](), TEST_SHARE * sum(counts.values())
     for template in sorted(counts, key=lambda template: content_id("split", seed, template)):
@@ -162,30 +174,42 @@ def _splits(rows: Sequence[Imported], dialects: dict[str, str], seed: int) -> li
     ]
 
 
+def _by_gold(row: Imported, dialect: str, of: Callable[[str, str], str]) -> str:
+    """What `of` says of the first gold."""
+    return of(row.golds[0], dialect) if row.golds else UNANSWERABLE
+
+
 def _question(row: Imported, split: str, layout: str, dialect: str, several: bool, rules: Counter[str]) -> Question:
     """The question with its comparisons; counts the rules that made them."""
     convention = CONVENTIONS[layout]
     start = {**convention.comparison, **row.comparison}
     ComparisonSpec.from_dict(start)
-    specs = [infer(row.question, gold, dialect, start, convention.ordered) for gold in row.golds]
-    rules.update(specs[0].rules or ("as rows without an order",))
+    if row.compare_sql or not row.golds:
+        specs = [Spec(start, row.compare_sql or None, ("as the set says",))]
+    else:
+        specs = [infer(row.question, gold, dialect, start, convention.ordered) for gold in row.golds]
     others = [_alternative(gold, spec) for gold, spec in zip(row.golds[1:], specs[1:], strict=True)]
-    if others:
-        rules["questions with several right queries"] += 1
-    return Question(
+    others += row.alternatives
+    question = Question(
         question=row.question,
-        sql=row.golds[0],
+        sql=row.golds[0] if row.golds else None,
         split="test" if split == "test" else "train",
         database=row.database if several else "",
         comparison=specs[0].comparison,
         compare_sql=specs[0].compare_sql,
         alternatives=tuple(others),
         template=row.template,
-        family=row.family or shape(row.golds[0], dialect),
+        family=row.family or _by_gold(row, dialect, shape),
+        wording=row.wording,
         note=row.note,
+        lacks=row.lacks,
         answer=row.answer,
         source=row.place,
     )
+    rules.update(specs[0].rules or ("as rows without an order",))
+    if others:
+        rules["questions with several right queries"] += 1
+    return question
 
 
 def _alternative(gold: str, spec: Spec) -> Alternative:
