@@ -30,6 +30,7 @@ from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop import main
 from prefloop.loop.main import run_recipe
 from prefloop.loop.plan import plan
+from prefloop.progress import set_quiet
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import connect_readonly
@@ -296,7 +297,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def test_people_see_what_queries_return_and_corrections_are_judged_on_the_variant_too(
-    made: Path, tmp_path: Path
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
     counted = "SELECT COUNT(*) FROM orders"
@@ -316,8 +317,39 @@ def test_people_see_what_queries_return_and_corrections_are_judged_on_the_varian
     for rater, query in enumerate((asked.meta["gold_sql"], f"SELECT {value}"), 1):
         world.say(rater, shown, strength=2, edits={0: f"Plan: x\n```sql\n{query}\n```"})
     found = world.export(tmp_path / "out")
-    world.database.close()
     assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}  # the second is right on the database alone
+    monkeypatch.chdir(place.parent)
+    found = world.export(tmp_path / "beside", sql=Path(place.name))
+    assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    shutil.copy(place, elsewhere)
+    set_quiet(False)
+    found = world.export(tmp_path / "alone", sql=elsewhere)
+    world.database.close()
+    assert found["corrections"]["outcomes"] == {"right": 2}
+    assert "elsewhere.sqlite is not the copy in a task folder" in capsys.readouterr().err
+
+
+def test_a_run_is_annotated_from_wherever_one_stands(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its recipe names the task folder from where the run was made."""
+    run, other = tmp_path / "runs/one", tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir(parents=True)
+    shutil.copytree(made, tmp_path / "my-task")
+    recipe = {"recipe": {"task": {"name": "database", "folder": "my-task"}}}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    set_quiet(False)
+    for place, named in ((tmp_path, "runs/one"), (other, "../runs/one"), (run, ".")):
+        monkeypatch.chdir(place)
+        assert Path(_asked(named)["sql"]).samefile(tmp_path / "my-task/databases/shop.sqlite")
+    assert not capsys.readouterr().err
+    (tmp_path / "my-task").rename(tmp_path / "moved")
+    assert _asked(".") == {}
+    assert "my-task is not here: no results of queries are shown" in capsys.readouterr().err
+    assert _asked(".", told=False) == {}
+    assert not capsys.readouterr().err
 
 
 @pytest.fixture
