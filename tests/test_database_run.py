@@ -457,6 +457,18 @@ def test_a_run_does_not_go_on_over_a_server_that_holds_something_else(
     assert len(stages) == 3
 
 
+def test_a_set_of_which_nothing_can_be_asked_fills_no_variant(
+    postgres: Postgres, shop_server: tuple[str, str], tmp_path: Path
+) -> None:
+    _, url = shop_server
+    into = new_database(postgres)
+    (tmp_path / "q.jsonl").write_text('{"question": "Any?", "sql": "SELECT nothing FROM products"}\n')
+    with pytest.raises(DataError, match=r"passes the audit: 1 are left out, the first: .* gold does not run"):
+        task_from_questions(tmp_path / "q.jsonl", url, tmp_path / "t", variant=into, workers=1)
+    with psycopg.connect(into) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+
+
 def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Postgres) -> None:
     """A query that PostgreSQL takes on the database, it takes on the variant."""
     admin, into = new_database(postgres), new_database(postgres)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,17 @@ from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
 from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
+from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
 from prefloop.tasks.database.add import add_database
-from prefloop.tasks.database.audit.audit import audit_task
+from prefloop.tasks.database.audit.audit import GOLD_LIMITS, audit_task
+from prefloop.tasks.database.audit.checks import check_questions
 from prefloop.tasks.database.audit.report import why
 from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
 from prefloop.tasks.database.model import UNANSWERABLE, Alternative, DatabaseEntry, Question, TaskFile
+from prefloop.tasks.database.source.schema import POSTGRES, SQLITE
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 
 POLICIES = """\
@@ -69,13 +72,13 @@ def task_from_questions(
         _, others, wrong = read_layout(test, layout)
         rows, bad = [*rows, *(_of_split(row, "test") for row in others)], [*bad, *wrong]
     with making(out) as folder:
-        entries, lost = _databases(rows, database, folder, seed, variant)
+        sources, lost = _sources(rows, database, variant)
         bad += lost
-        rows = [row for row in rows if row.database in entries]
+        rows = [row for row in rows if row.database in sources]
         rules: Counter[str] = Counter()
         questions = []
-        dialects = {name: entry.dialect for name, entry in entries.items()}
-        several = len(set(entries.values())) > 1
+        dialects = {name: SQLITE if isinstance(source, Path) else POSTGRES for name, source in sources.items()}
+        several = len({_called(name, source) for name, source in sources.items()}) > 1
         for row, split in zip(rows, _splits(rows, dialects, seed), strict=True):
             try:
                 questions.append(_question(row, split, layout, dialects[row.database], several, rules))
@@ -85,12 +88,15 @@ def task_from_questions(
                 bad.append(BadRow(row.place, str(error.errors()[0]["msg"]).removeprefix("Value error, ")))
         if not questions:
             raise DataError(f"no question of {path} can be asked: {bad[0].place}: {bad[0].reason}")
+        if variant and isinstance(source := next(iter(sources.values())), str):
+            _worth_a_variant(path, questions, source, workers)
+        entries = _entries(sources, folder, seed, variant)
         hashes = ", ".join(f"`{file.name}` (SHA-256 `{file_hash(file)}`)" for file in (path, test) if file)
         file = TaskFile(
             name=out.resolve().name,
             policies=POLICIES,
             origin=f"Imported from {hashes}; its own licence and terms hold.",
-            databases=tuple(dict.fromkeys(entries.values())),
+            databases=tuple(entries.values()),
         )
         write_task(folder, file, questions)
         made = {
@@ -101,22 +107,37 @@ def task_from_questions(
         }
         found = audit_task(folder, made, workers)
         if not any(found["accepted"].values()):
-            first = found["rejected"][0]
-            raise DataError(
-                f"no question of {path} passes the audit: {len(questions):,} are left out, the first: "
-                f"{first['question']}: {why(first)}"
-            )
+            raise _nothing(path, questions, found["rejected"][0]["question"], why(found["rejected"][0]))
         return found
+
+
+def _nothing(path: Path, questions: Sequence[Question], first: str, reason: str) -> DataError:
+    return DataError(
+        f"no question of {path} passes the audit: {len(questions):,} are left out, the first: {first}: {reason}"
+    )
+
+
+def _worth_a_variant(path: Path, questions: Sequence[Question], url: str, workers: int) -> None:
+    """A server's empty database is filled only once, so some gold has to run before.
+
+    Raises:
+        DataError: none does.
+    """
+    with SandboxPool([url], workers, GOLD_LIMITS) as pool:
+        checked = check_questions(questions, {"": [0]}, {"": POSTGRES}, pool)
+    if all(found.reason for found in checked):
+        detail = f" ({checked[0].detail})" if checked[0].detail else ""
+        raise _nothing(path, questions, questions[0].question, checked[0].reason + detail)
 
 
 def _of_split(row: Imported, split: str) -> Imported:
     return Imported(**{**row.__dict__, "split": split})
 
 
-def _databases(
-    rows: Sequence[Imported], database: Path | str, out: Path, seed: int, variant: str | None
-) -> tuple[dict[str, DatabaseEntry], list[BadRow]]:
-    """Entries by the names that questions use, and the questions whose database is not at hand."""
+def _sources(
+    rows: Sequence[Imported], database: Path | str, variant: str | None
+) -> tuple[dict[str, Path | str], list[BadRow]]:
+    """Databases by the names that questions use, and the questions whose database is not at hand."""
     named = sorted({row.database for row in rows})
     sources, lost = {}, {}
     for name in named:
@@ -128,19 +149,27 @@ def _databases(
             lost[name] = found
         else:
             sources[name] = found
-    several = len(sources) > 1
-    if variant and several:
+    if variant and len(sources) > 1:
         raise ConfigError(f"--variant is the variant of one database, and the questions ask {len(sources)}")
-    entries = {}
-    for name, source in sources.items():
-        called = name or (source.stem if isinstance(source, Path) else "database")
-        shown = f"schemas/{called}.sql" if several else "schema.sql"
-        known = next((entry for entry in entries.values() if entry.name == called), None)
-        entries[name] = known or add_database(source, out, called, shown, seed, variant)[0]
-    bad = [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
     if lost:
-        note(f"{len(bad):,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")
-    return entries, bad
+        count = sum(row.database in lost for row in rows)
+        note(f"{count:,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")
+    return sources, [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
+
+
+def _entries(sources: Mapping[str, Path | str], out: Path, seed: int, variant: str | None) -> dict[str, DatabaseEntry]:
+    """The databases put into the folder, by what the task calls them."""
+    entries: dict[str, DatabaseEntry] = {}
+    for name, source in sources.items():
+        called = _called(name, source)
+        shown = f"schemas/{called}.sql" if len(sources) > 1 else "schema.sql"
+        if called not in entries:
+            entries[called] = add_database(source, out, called, shown, seed, variant)[0]
+    return entries
+
+
+def _called(name: str, source: Path | str) -> str:
+    return name or (source.stem if isinstance(source, Path) else "database")
 
 
 def _source(name: str, database: Path | str, named: Sequence[str]) -> Path | str:
