@@ -14,6 +14,8 @@ from shop import build_shop
 
 from prefloop.errors import DataError
 from prefloop.sql.compare import ComparisonSpec, compare
+from prefloop.tasks.database.audit.report import summary
+from prefloop.tasks.database.folder import read_task
 from prefloop.tasks.database.imports.layouts import MOST_EXPANDED, expanded, read_layout, statements
 from prefloop.tasks.database.imports.questions import task_from_questions
 from prefloop.tasks.database.specs import infer, shape, skeleton
@@ -261,6 +263,7 @@ def test_geoquery(tmp_path: Path) -> None:
                     "variables": {"state_name0": "missouri"},
                 },
                 {"question-split": "test", "variables": {}},
+                {"question-split": "test", "text": "biggest city", "variables": ["state_name0"]},
             ],
             "sql": [
                 "SELECT CITYalias0.CITY_NAME FROM CITY AS CITYalias0 WHERE CITYalias0.POPULATION = ( SELECT MAX( "
@@ -277,11 +280,17 @@ def test_geoquery(tmp_path: Path) -> None:
             "variables": [{"example": "1000", "location": "sql-only", "name": "low0"}],
         },
         {"query-split": "train", "sentences": [], "sql": "SELECT 1"},
+        {"query-split": "train", "sentences": [], "sql": ["SELECT 1"], "variables": 1},
     ]
     (tmp_path / "geography.json").write_text(json.dumps(entries))
     found = task_from_questions(tmp_path / "geography.json", tmp_path / "geography.sqlite", tmp_path / "t", workers=1)
     assert found["made"]["layout"] == "geoquery"
-    assert [row["reason"] for row in found["made"]["bad"]] == ["no text", "sql is no list of queries"]
+    assert [row["reason"] for row in found["made"]["bad"]] == [
+        "no text",
+        "variables is no object",
+        "sql is no list of queries",
+        "variables is no list",
+    ]
     biggest, town, people = rows_of(tmp_path / "t")
     assert (biggest["question"], biggest["split"]) == ("biggest city in arizona", "train")
     assert biggest["sql"].endswith("AND CITYalias0.STATE_NAME = 'arizona'")
@@ -313,6 +322,71 @@ def test_json_lines_keep_their_own_comparison_and_split(tmp_path: Path) -> None:
     assert orders["answer"] == "200"
     assert orders["source"] == "own.jsonl, line 2"
     assert sorted(row["place"] for row in found["made"]["bad"]) == [f"own.jsonl, line {n}" for n in (3, 4, 5)]
+
+
+def test_a_task_s_own_questions_come_back_whole(tmp_path: Path) -> None:
+    shop = build_shop(tmp_path / "shop.sqlite")
+    counted, ranking = "SELECT COUNT(*) FROM orders", "SELECT title, price FROM products ORDER BY price DESC LIMIT"
+    own = [
+        {
+            "question": "How many orders?",
+            "sql": counted,
+            "split": "train",
+            "alternatives": [{"sql": "SELECT SUM(1) FROM orders", "comparison": {"distinct": True}}],
+            "template": "counting",
+            "family": "count",
+            "wording": "full",
+            "note": "all of them",
+        },
+        {
+            "question": "Dearest?",
+            "sql": f"{ranking} 1",
+            "split": "test",
+            "comparison": {"top_k": 1, "order_keys": [1], "optional": [1]},
+            "compare_sql": f"{ranking} 5",
+            "family": "top",
+        },
+        {"question": "Fax of Ada?", "sql": None, "split": "test", "lacks": "faxes", "family": "unanswerable"},
+    ]
+    bad = [
+        {"question": "Q1?", "sql": None, "split": "train"},
+        {"question": "Q2?", "sql": counted, "split": "train", "lacks": "faxes"},
+        {"question": "Q3?", "sql": counted, "split": "train", "alternatives": [{"query": counted}]},
+        {"question": "Q4?", "split": "train"},
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*own, *bad]))
+    found = task_from_questions(tmp_path / "questions.jsonl", shop, tmp_path / "t", workers=1)
+    assert [{k: v for k, v in row.items() if k != "source"} for row in rows_of(tmp_path / "t")] == own
+    assert found["accepted"] == {"train": 1, "test": 2}
+    reasons = {row["place"][-1]: row["reason"] for row in found["made"]["bad"]}
+    assert reasons.keys() == {*"4567"}
+    assert "say in lacks" in reasons["4"]
+    assert "remove either" in reasons["5"]
+    assert reasons["6"] == "alternatives: sql: Field required"
+    assert reasons["7"] == "sql is missing"
+
+
+def test_a_set_of_which_nothing_can_be_asked_makes_no_task(tmp_path: Path) -> None:
+    shop = build_shop(tmp_path / "shop.sqlite")
+    (tmp_path / "q.jsonl").write_text('{"question": "Any?", "sql": "SELECT nothing FROM products"}\n')
+    with pytest.raises(DataError, match=r"no question of .*q\.jsonl passes the audit: 1 .* gold does not run"):
+        task_from_questions(tmp_path / "q.jsonl", shop, tmp_path / "t", workers=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"shop.sqlite", "q.jsonl"}
+
+
+def test_into_the_folder_one_stands_in_and_a_split_without_questions_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, here = build_shop(tmp_path / "shop.sqlite"), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "q.jsonl").write_text('{"question": "How many?", "sql": "SELECT COUNT(*) FROM orders", "split": "dev"}')
+    found = task_from_questions(tmp_path / "q.jsonl", shop, Path(), workers=1)
+    assert "no training questions: a run needs both" in summary(found, Path())
+    assert "no test questions" not in summary(found, Path())
+    assert {"task.yaml", "audit.json", "databases"} < {path.name for path in Path().iterdir()}  # the same folder still
+    assert read_task(Path()).file.name == "here"
+    assert {path.name for path in tmp_path.iterdir()} == {"shop.sqlite", "q.jsonl", "here"}
 
 
 def test_without_a_split_whole_templates_go_to_the_test(tmp_path: Path) -> None:

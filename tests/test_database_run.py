@@ -31,6 +31,7 @@ from prefloop.judging.execution import ExecutionJudge
 from prefloop.loop import main
 from prefloop.loop.main import run_recipe
 from prefloop.loop.plan import plan
+from prefloop.progress import set_quiet
 from prefloop.records import Completion, Judgement, Prompt
 from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import connect_readonly
@@ -298,7 +299,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def test_people_see_what_queries_return_and_corrections_are_judged_on_the_variant_too(
-    made: Path, tmp_path: Path
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts, *_ = database_prompts(DatabaseTaskConfig(folder=made), 1)
     counted = "SELECT COUNT(*) FROM orders"
@@ -318,8 +319,39 @@ def test_people_see_what_queries_return_and_corrections_are_judged_on_the_varian
     for rater, query in enumerate((asked.meta["gold_sql"], f"SELECT {value}"), 1):
         world.say(rater, shown, strength=2, edits={0: f"Plan: x\n```sql\n{query}\n```"})
     found = world.export(tmp_path / "out")
-    world.database.close()
     assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}  # the second is right on the database alone
+    monkeypatch.chdir(place.parent)
+    found = world.export(tmp_path / "beside", sql=Path(place.name))
+    assert found["corrections"]["outcomes"] == {"right": 1, "wrong": 1}
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    shutil.copy(place, elsewhere)
+    set_quiet(False)
+    found = world.export(tmp_path / "alone", sql=elsewhere)
+    world.database.close()
+    assert found["corrections"]["outcomes"] == {"right": 2}
+    assert "elsewhere.sqlite is not the copy in a task folder" in capsys.readouterr().err
+
+
+def test_a_run_is_annotated_from_wherever_one_stands(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its recipe names the task folder from where the run was made."""
+    run, other = tmp_path / "runs/one", tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir(parents=True)
+    shutil.copytree(made, tmp_path / "my-task")
+    recipe = {"recipe": {"task": {"name": "database", "folder": "my-task"}}}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    set_quiet(False)
+    for place, named in ((tmp_path, "runs/one"), (other, "../runs/one"), (run, ".")):
+        monkeypatch.chdir(place)
+        assert Path(_asked(named)["sql"]).samefile(tmp_path / "my-task/databases/shop.sqlite")
+    assert not capsys.readouterr().err
+    (tmp_path / "my-task").rename(tmp_path / "moved")
+    assert _asked(".") == {}
+    assert "my-task is not here: no results of queries are shown" in capsys.readouterr().err
+    assert _asked(".", told=False) == {}
+    assert not capsys.readouterr().err
 
 
 @pytest.fixture
@@ -372,7 +404,7 @@ def test_a_postgresql_variant_unmasks_what_is_right_by_accident(
     assert not any(b"op3n" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     prompts, *_ = database_prompts(DatabaseTaskConfig(folder=tmp_path / "t"), 1)
     assert set(correct(tmp_path / "t", prompts, [gold(prompt) for prompt in prompts])) == {1.0}
-    counted = "SELECT COUNT(*) FROM orders"
+    counted = "SELECT COUNT(*) FROM"
     asked = next(prompt for prompt in prompts if (prompt.meta["gold_sql"] or "").startswith(counted))
     with psycopg.connect(admin) as connection:
         (value,) = connection.execute(asked.meta["gold_sql"]).fetchone() or (None,)
@@ -425,6 +457,18 @@ def test_a_run_does_not_go_on_over_a_server_that_holds_something_else(
             connection.execute("UPDATE orders SET quantity = quantity - 1 WHERE id = 7")
     run_recipe(recipe, out, resume=True)
     assert len(stages) == 3
+
+
+def test_a_set_of_which_nothing_can_be_asked_fills_no_variant(
+    postgres: Postgres, shop_server: tuple[str, str], tmp_path: Path
+) -> None:
+    _, url = shop_server
+    into = new_database(postgres)
+    (tmp_path / "q.jsonl").write_text('{"question": "Any?", "sql": "SELECT nothing FROM products"}\n')
+    with pytest.raises(DataError, match=r"passes the audit: 1 are left out, the first: .* gold does not run"):
+        task_from_questions(tmp_path / "q.jsonl", url, tmp_path / "t", variant=into, workers=1)
+    with psycopg.connect(into) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
 def test_a_postgresql_variant_keeps_types_keys_schemas_and_indexes(postgres: Postgres) -> None:

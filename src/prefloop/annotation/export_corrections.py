@@ -106,11 +106,16 @@ def _databases(task: str, given: Path | None, setting: Path | None, league: bool
         note(f"{setting} is not here any more: corrected answers are not executed; name its place with --sql")
         return []
     if chosen := given or setting:
+        place = chosen.expanduser().absolute()  # a link stays one: it is beside the variant
         if league:
-            return judge_databases(str(chosen.expanduser()))
-        if task == OWN and (sets := sets_beside(chosen.expanduser())):
-            return sets
-        return [snapshot(chosen.expanduser(), cache_folder() / "databases")]
+            return judge_databases(str(place))
+        if task == OWN:
+            if sets := sets_beside(place):
+                return sets
+            note(
+                f"{place} is not the copy in a task folder: corrected answers are judged on it alone, not on a variant"
+            )
+        return [snapshot(place, cache_folder() / "databases")]
     return judge_databases() if task == NAME else []
 
 

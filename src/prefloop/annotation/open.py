@@ -59,7 +59,7 @@ def open_project(
     if source is None and database is None:
         raise ConfigError("name what is to be judged: a run folder, a file of answers, or a --database that has items")
     place = database or default_database(str(source))
-    settings = {**_asked(source), **settings}
+    settings = {**_asked(source, told=sql is None and "sql" not in settings), **settings}
     if named := sql or settings.get("sql"):
         settings = {**settings, "sql": str(Path(named).expanduser().resolve())}
     config = settings_of(settings, alone=serving.alone)
@@ -92,18 +92,36 @@ def default_database(source: str) -> Path:
     return Path(f"{source.replace('/', '--')}.{PROJECT}")
 
 
-def _asked(source: str | None) -> dict[str, Any]:
-    """Settings that the source itself asks for: a run's database, a loop's of a round that waits for rankings."""
+def _asked(source: str | None, *, told: bool = True) -> dict[str, Any]:
+    """Settings that the source itself asks for: a run's database, a loop's of a round that waits for rankings.
+
+    Args:
+        told: say so where the run's task folder is not found.
+    """
     if source is None or not (run := Path(source).expanduser()).is_dir():
         return {}
-    from prefloop.tasks.database.folder import only_copy
+    from prefloop.tasks.database.folder import TASK, only_copy
     from prefloop.tasks.database.task import NAME
 
     own, waiting = run / RECIPE, run / ASKED
     task = read_json(own).get("recipe", {}).get("task", {}) if own.is_file() else {}
-    database = only_copy(Path(task["folder"])) if task.get("name") == NAME else task.get("database")
+    if task.get("name") == NAME:
+        folder = _found(run, task["folder"], TASK)
+        database = only_copy(folder) if folder else None
+        if folder is None and told:
+            note(f"{task['folder']} is not here: no results of queries are shown; name the run's database with --sql")
+    else:
+        database = _found(run, task.get("database")) or task.get("database")
     asked = {"sql": str(database)} if database else {}
     return asked | (dict(read_json(waiting)) if waiting.is_file() else {})
+
+
+def _found(run: Path, place: str | None, inside: str = "") -> Path | None:
+    """Where a path of a run's recipe is: as it stands, or from where the run was made, somewhere above its folder."""
+    if not place:
+        return None
+    bases = (Path(), *run.resolve().parents)
+    return next((base / place for base in bases if (base / place / inside).exists()), None)
 
 
 def settings_of(given: Mapping[str, Any], *, alone: bool) -> AnnotationConfig:

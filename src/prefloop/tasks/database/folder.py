@@ -144,15 +144,25 @@ def making(out: Path) -> Iterator[Path]:
         StoreError: `out` holds something, or cannot be written.
     """
     unused(out)
-    partial = out.with_name(f".{out.name}.partial")
+    place = out.resolve()  # "." has no name
+    partial = place.with_name(f".{place.name}.partial")
     with writing(out):
         shutil.rmtree(partial, ignore_errors=True)  # of work that was cut
         try:
             partial.mkdir(parents=True)
             yield partial
-            partial.replace(out)
+            _put(partial, place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(partial: Path, place: Path) -> None:
+    """Move what was made to its place; into a folder that stands, since somebody may be working in it."""
+    if not place.is_dir():
+        partial.replace(place)
+        return
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == TASK):  # what makes it a task comes last
+        path.replace(place / path.name)
 
 
 def write_task(folder: Path, file: TaskFile, questions: Sequence[Question]) -> None:

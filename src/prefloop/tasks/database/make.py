@@ -128,7 +128,7 @@ def task_from_database(
             raise DataError(f"{source} offers no questions that the audit lets in: it holds too little to ask about")
         order = sorted(range(len(drawing.taken)), key=lambda i: (drawing.splits[i] == "test", i))
         questions = [_question(drawing.taken[i], drawing.splits[i]) for i in order]
-        write_task(folder, TaskFile(name=out.name, policies=POLICIES, databases=(entry,)), questions)
+        write_task(folder, TaskFile(name=out.resolve().name, policies=POLICIES, databases=(entry,)), questions)
         missing = train + test - len(questions)
         if missing:
             drawing.left_out["places that this database does not fill"] = missing

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_PARTS = re.compile(r"U+(?!L)|U?L+|C+|D+")
+"""Words by the kinds of their characters (`_kinds`)."""
+UNNAMED = "unnamed"
+"""What a name of nothing but space is called: engines allow it."""
 KEY_WORDS = frozenset(["id", "ids", "key", "code", "guid", "uuid", "pk", "fk", "no", "nr"])
 """Last words of a column that numbers or names its rows for machines."""
 
 
 def words(name: str) -> str:
-    """An identifier as lower-case words.
+    """An identifier as lower-case words, of any script; never empty.
 
-    >>> words("order_items"), words("StuID"), words("unitPrice2")
-    ('order items', 'stu id', 'unit price 2')
+    >>> words("order_items"), words("StuID"), words("unitPrice2"), words("straßeGröße"), words("ID顧客")
+    ('order items', 'stu id', 'unit price 2', 'straße größe', 'id 顧客')
     """
-    return " ".join(part.lower() for part in _PARTS.findall(name)) or name
+    parts = (name[found.start() : found.end()] for found in _PARTS.finditer(_kinds(name)))
+    return " ".join(part.lower() for part in parts) or name.strip() or UNNAMED
+
+
+def _kinds(name: str) -> str:
+    """A letter for each character: upper, lower, caseless, digit or separator; an accent or ² is as what it follows."""
+    kinds = ""
+    for character in name:
+        if unicodedata.category(character) in ("Mn", "Mc", "Me", "No"):
+            kinds += kinds[-1:] or "-"
+        elif character.isupper() or character.islower():
+            kinds += "U" if character.isupper() else "L"
+        elif character.isdecimal():
+            kinds += "D"
+        else:
+            kinds += "C" if character.isalnum() else "-"
+    return kinds
 
 
 def plural(text: str) -> str:

@@ -32,11 +32,16 @@ def summary(found: Mapping[str, Any], folder: Path) -> str:
     """What the terminal shows: counts, the first findings, and what comes next."""
     accepted, rejected, doubts = found["accepted"], found["rejected"], found["doubts"]
     lines = [f"{accepted['train']:,} training and {accepted['test']:,} test questions in {folder}"]
+    for split, called in (("train", "training"), ("test", "test")):
+        if not accepted[split]:
+            lines.append(
+                f"no {called} questions: a run needs both; set the split of some in {folder / 'questions.jsonl'}"
+            )
     if bad := found["made"].get("bad"):
         lines.append(f"{len(bad):,} rows not read, the first: {bad[0]['place']}: {bad[0]['reason']}")
     if rejected:
         first = rejected[0]
-        lines.append(f"{len(rejected):,} left out, the first: line {first['line']}: {_why(first)}")
+        lines.append(f"{len(rejected):,} left out, the first: line {first['line']}: {why(first)}")
     if doubts:
         lines.append(f"{len(doubts):,} to be looked at, the first: line {doubts[0]['line']}: {doubts[0]['doubt']}")
     for row in found["databases"].values():
@@ -46,7 +51,8 @@ def summary(found: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(_printable(line) for line in lines)
 
 
-def _why(row: Mapping[str, Any]) -> str:
+def why(row: Mapping[str, Any]) -> str:
+    """Why a rejected question was left out, with the detail if there is one."""
     return row["reason"] + (f" ({row['detail']})" if row["detail"] else "")
 
 

@@ -1,8 +1,9 @@
 """Questions that the database cannot answer: of something it does not hold, or of the future.
 
-The right answer is a refusal that says what is lacking, as in the NBA task (`prefloop.tasks.nba.questions.refusals`).
-A name or a category that no row has is not among them: whether it occurs is what the query finds out, and its empty
-result is the answer.
+Asked is only what no name and no frequent text of the database has a part of a word of: rather too little than what can
+be answered after all. The right answer is a refusal that says what is lacking, as in the NBA task
+(`prefloop.tasks.nba.questions.refusals`). A name or a category that no row has is not among them: whether it occurs is
+what the query finds out, and its empty result is the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prefloop.tasks.database.grammar.held import Held, joined
 from prefloop.tasks.database.grammar.intent import AGGREGATES, Asked, Intent, of_table, table_words
 from prefloop.tasks.database.grammar.world import Facts, World, draw_name, pick
 from prefloop.tasks.database.model import UNANSWERABLE
@@ -22,47 +24,53 @@ class Absent:
 
     one: str
     many: str
-    words: frozenset[str]
-    """Singular words of which any, in a name or a value, says that it may be there after all."""
+    stems: frozenset[str]
+    """Parts of words, of which any in a name or a text says that it may be there after all (`Held.any_of`)."""
 
 
-def _absent(one: str, many: str, words: str) -> Absent:
-    return Absent(one, many, frozenset(words.split()))
+def _absent(one: str, many: str, stems: str) -> Absent:
+    return Absent(one, many, frozenset(stems.split()))
 
 
 ATTRIBUTES = (
-    _absent("carbon footprint", "carbon footprints", "carbon footprint emission co2 climate"),
-    _absent("insurance cover", "insurance cover", "insurance cover insured insurer coverage"),
-    _absent("nickname", "nicknames", "nickname nick alias"),
-    _absent("review score", "review scores", "review rating score star feedback"),
-    _absent("fax number", "faxes", "fax telefax"),
-    _absent("number of page views", "page views", "page view visit traffic click"),
-    _absent("warranty period", "warranties", "warranty guarantee"),
-    _absent("energy use", "energy use", "energy power consumption watt electricity"),
-    _absent("emergency contact", "emergency contacts", "emergency contact"),
-    _absent("number of followers", "followers", "follower social media subscriber"),
+    _absent("carbon footprint", "carbon footprints", "carbon footprint emission co2 climate ghg greenhouse"),
+    _absent("insurance cover", "insurance cover", "insur cover polic premium protect"),
+    _absent("nickname", "nicknames", "nick alias aka knownas handle username displayname shortname pseudonym moniker"),
+    _absent("review score", "review scores", "review rating rated score star feedback grade satisf opinion"),
+    _absent("fax number", "faxes", "fax"),
+    _absent("number of page views", "page views", "page view visit traffic click hit impression session"),
+    _absent("warranty period", "warranties", "warrant guarant"),
+    _absent("energy use", "energy use", "energy power consum watt electric kw joule fuel volt mpg"),
+    _absent("emergency contact", "emergency contacts", "emergenc contact kin guardian relative spouse"),
+    _absent("number of followers", "followers", "follow social media subscri fan friend audience"),
 )
 """What a row of any kind might have."""
 
 THINGS = (
-    _absent("lawsuit", "lawsuits", "lawsuit suit litigation legal court"),
-    _absent("press article", "press articles", "press article news media"),
-    _absent("parking permit", "parking permits", "parking permit"),
-    _absent("software licence", "software licences", "software licence license"),
-    _absent("donation", "donations", "donation donor charity gift"),
-    _absent("job application", "job applications", "job application applicant candidate"),
-    _absent("insurance claim", "insurance claims", "insurance claim"),
-    _absent("podcast", "podcasts", "podcast episode media"),
+    _absent("lawsuit", "lawsuits", "suit litig legal court case disput plaintiff sued trial"),
+    _absent("press article", "press articles", "press article news media publi journal headline coverage blog"),
+    _absent("parking permit", "parking permits", "park permit"),
+    _absent("software licence", "software licences", "softw licen subscri install"),
+    _absent("donation", "donations", "donat donor charit gift grant contribut pledge sponsor fundrais"),
+    _absent("job application", "job applications", "job applica candidat recruit vacanc hiring"),
+    _absent("insurance claim", "insurance claims", "insur claim polic premium accident incident damage"),
+    _absent("podcast", "podcasts", "podcast episode media broadcast radio audio"),
 )
 """What might belong to a row of any kind."""
 
-FORECASTS = frozenset("forecast prediction projection projected expected planned plan budget target".split())
+FORECASTS = frozenset(
+    "forecast predict projected projection expect plan budget target estimat future schedul outlook upcoming nextyear"
+    " quota".split()
+)
+"""Of which any says that the next year may be there."""
+AGES = frozenset("age tenure senior experience birth born since elapsed duration year month week day date".split())
+"""Of which any, in the name of a measure, says that it may grow with the calendar: next year's can be worked out."""
 
 
 def _lacking(rng: np.random.Generator, world: World, facts: Facts, options: tuple[Absent, ...]) -> Asked | None:
     named = draw_name(rng, facts)
-    absent = [each for each in options if not each.words & world.vocabulary]
-    if named is None or not absent:
+    absent = [each for each in options if not world.held.any_of(each.stems)]
+    if named is None or not absent or not world.held.readable:
         return None
     one = pick(rng, absent)
     said = {**table_words(facts, name=named[0]), "value": named[1], "absent": one.one, "absents": one.many}
@@ -81,9 +89,10 @@ def _thing(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None
 
 @of_table("measures")
 def _future(rng: np.random.Generator, world: World, facts: Facts) -> Asked | None:
-    if FORECASTS & world.vocabulary:
+    options = [name for name in facts.measures if not Held(joined([name]), "").any_of(AGES)]
+    if not options or not world.held.readable or world.held.any_of(FORECASTS):
         return None
-    measure, aggregate = pick(rng, facts.measures), AGGREGATES[pick(rng, sorted(AGGREGATES))]
+    measure, aggregate = pick(rng, options), AGGREGATES[pick(rng, sorted(AGGREGATES))]
     return Asked(None, {**table_words(facts, measure=measure), "aggregate": aggregate}, lacks="the future")
 
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from prefloop.tasks.database.source.inspection import Inspected, vocabulary
+from prefloop.tasks.database.grammar.held import Held, held_by
+from prefloop.tasks.database.source.inspection import Inspected
 from prefloop.tasks.database.source.profile import DATE, TEXT, Profile, nameable
 from prefloop.tasks.database.source.schema import ForeignKey, Table, literal, quoted
 from prefloop.tasks.database.variants.changes import measures
@@ -46,11 +47,11 @@ class World:
 
     dialect: str
     tables: tuple[Facts, ...]
-    """Those with rows."""
+    """Those with rows and a name."""
     joins: tuple[ForeignKey, ...]
     """Between them."""
-    vocabulary: frozenset[str]
-    """Words of all names, and of the texts that columns hold (`vocabulary`)."""
+    held: Held
+    """What there is no telling that it lacks."""
 
     def facts(self, name: str) -> Facts:
         """Of the table of that name."""
@@ -64,17 +65,17 @@ class World:
 def world_of(inspected: Inspected) -> World:
     """The world of a database that was looked at."""
     schema = inspected.schema
-    tables = tuple(_facts(inspected, table) for table in schema.tables if table.rows)
+    tables = tuple(_facts(inspected, table) for table in schema.tables if table.rows and table.name.strip())
     known = {facts.table.name for facts in tables}
     joins = tuple(key for key in schema.keys if {key.table, key.parent} <= known and key.table != key.parent)
-    return World(schema.dialect, tables, joins, vocabulary(inspected))
+    return World(schema.dialect, tables, joins, held_by(inspected))
 
 
 def _facts(inspected: Inspected, table: Table) -> Facts:
     profiles = inspected.profiles[table.name]
-    plain = [c.name for c in table.columns if not key_like(c.name)]
+    plain = [c.name for c in table.columns if c.name.strip() and not key_like(c.name)]
     texts = [name for name in plain if profiles[name].kind == TEXT]
-    numbers = measures(table, inspected.schema, profiles)
+    numbers = [name for name in measures(table, inspected.schema, profiles) if name in plain]
     years = [name for name in numbers if _year(name, profiles[name])]
     names = [name for name in texts if _names_rows(profiles[name])]
     names.sort(key=lambda name: not any(word in words(name).split() for word in NAME_WORDS))

@@ -13,8 +13,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from prefloop.errors import DataError
 from prefloop.tasks.database.imports.entries import read_entries
+from prefloop.tasks.database.model import Alternative
 
 LAYOUTS = ("spider", "bird", "defog", "geoquery", "jsonl")
 MOST_EXPANDED = 64
@@ -51,6 +54,7 @@ class Imported:
     """File and entry or line."""
     question: str
     golds: tuple[str, ...]
+    """Right queries; none where no query can answer."""
     database: str = ""
     split: str = ""
     family: str = ""
@@ -58,6 +62,12 @@ class Imported:
     note: str = ""
     answer: str = ""
     comparison: Mapping[str, Any] = field(default_factory=dict)
+    compare_sql: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+    """Beside the golds, with comparisons of their own."""
+    wording: str = ""
+    lacks: str = ""
+    """Where no query can answer: what the database does not hold."""
 
 
 @dataclass(frozen=True)
@@ -221,19 +231,21 @@ def _geoquery(place: str, entry: Mapping[str, Any]) -> Read:
         raise _UnreadableError("sql is no list of queries")
     if not isinstance(sentences, list):
         raise _UnreadableError("sentences is no list")
-    examples = {
-        str(v["name"]): str(v.get("example", ""))
-        for v in entry.get("variables") or ()
-        if isinstance(v, dict) and "name" in v
-    }
+    variables = entry.get("variables") or []
+    if not isinstance(variables, list):
+        raise _UnreadableError("variables is no list")
+    examples = {str(v["name"]): str(v.get("example", "")) for v in variables if isinstance(v, dict) and "name" in v}
     number = place.rpartition(" ")[2]
     for count, sentence in enumerate(sentences, 1):
         here = f"{place}, sentence {count}"
         if not isinstance(sentence, dict) or not isinstance(sentence.get("text"), str) or not sentence["text"].strip():
             yield BadRow(here, "no text")
             continue
-        given = {str(name): str(value) for name, value in (sentence.get("variables") or {}).items()}
-        values = {**examples, **{name: value for name, value in given.items() if value}}
+        given = sentence.get("variables") or {}
+        if not isinstance(given, dict):
+            yield BadRow(here, "variables is no object")
+            continue
+        values = {**examples, **{str(name): str(value) for name, value in given.items() if str(value)}}
         yield Imported(
             here,
             _filled(sentence["text"].strip(), values),
@@ -246,7 +258,7 @@ def _geoquery(place: str, entry: Mapping[str, Any]) -> Read:
 
 def _fold(split: Any) -> str:
     """The set's own split by query; of numbered folds, 0 is the test."""
-    if str(split).isdigit():
+    if str(split).isdecimal():
         return "test" if int(split) == 0 else "train"
     return {"train": "train", "dev": "test", "test": "test"}.get(str(split), "")
 
@@ -273,18 +285,42 @@ def _put(pattern: str, value: str, text: str) -> str:
 
 
 def _jsonl(place: str, entry: Mapping[str, Any]) -> Read:
+    """The keys of a task's ``questions.jsonl``, each if it is there."""
     comparison = entry.get("comparison") or {}
     if not isinstance(comparison, dict):
         raise _UnreadableError("comparison is no object")
+    lacks = _text(entry, "lacks", False)
+    answerable = entry.get("sql") is not None
+    if "sql" in entry and not answerable and not lacks:
+        raise _UnreadableError("sql is null: say in lacks what the database does not hold")
     yield Imported(
         place,
         _text(entry, "question"),
-        (_sql(_text(entry, "sql")),),
+        (_sql(_text(entry, "sql")),) if answerable or not lacks else (),
         _text(entry, "db_id" if "db_id" in entry else "database", False),
         _split(entry),
-        answer=_text(entry, "answer", False),
-        comparison=comparison,
+        _text(entry, "family", False),
+        _text(entry, "template", False),
+        _text(entry, "note", False),
+        _text(entry, "answer", False),
+        comparison,
+        _sql(_text(entry, "compare_sql", False)),
+        _alternatives(entry),
+        _text(entry, "wording", False),
+        lacks,
     )
+
+
+def _alternatives(entry: Mapping[str, Any]) -> tuple[Alternative, ...]:
+    given = entry.get("alternatives") or []
+    if not isinstance(given, list):
+        raise _UnreadableError("alternatives is no list")
+    try:
+        return tuple(Alternative.model_validate(each) for each in given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _UnreadableError(f"alternatives: {place + ': ' if place else ''}{first['msg']}") from error
 
 
 _READERS: dict[str, Callable[[str, Mapping[str, Any]], Read]] = {

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from prefloop.errors import ConfigError, DataError
 from prefloop.progress import note
 from prefloop.records import content_id
 from prefloop.sql.compare import ComparisonSpec
+from prefloop.sql.pool import SandboxPool
 from prefloop.sql.postgres import is_postgres
 from prefloop.store.files import file_hash
 from prefloop.tasks.database.add import add_database, keep_variant
-from prefloop.tasks.database.audit.audit import audit_task
+from prefloop.tasks.database.audit.audit import GOLD_LIMITS, audit_task
+from prefloop.tasks.database.audit.checks import check_questions
+from prefloop.tasks.database.audit.report import why
 from prefloop.tasks.database.folder import making, write_task
 from prefloop.tasks.database.imports.layouts import CONVENTIONS, BadRow, Imported, read_layout
-from prefloop.tasks.database.model import Alternative, DatabaseEntry, Question, TaskFile
+from prefloop.tasks.database.model import UNANSWERABLE, Alternative, DatabaseEntry, Question, TaskFile
+from prefloop.tasks.database.source.schema import POSTGRES, SQLITE
 from prefloop.tasks.database.specs import Spec, infer, shape, skeleton
 
 POLICIES = """\
@@ -57,7 +63,7 @@ def task_from_questions(
 
     Raises:
         ConfigError: `variant` is given for SQLite, or for several databases.
-        DataError: a file is missing or of no known layout, or no question of it can be asked.
+        DataError: a file is missing or of no known layout, or no question of it passes the audit.
         StoreError: `out` exists, or cannot be written.
     """
     layout, rows, bad = read_layout(path, layout)
@@ -66,26 +72,31 @@ def task_from_questions(
         _, others, wrong = read_layout(test, layout)
         rows, bad = [*rows, *(_of_split(row, "test") for row in others)], [*bad, *wrong]
     with making(out) as folder:
-        entries, lost = _databases(rows, database, folder, seed, variant)
+        sources, lost = _sources(rows, database, variant)
         bad += lost
-        rows = [row for row in rows if row.database in entries]
+        rows = [row for row in rows if row.database in sources]
         rules: Counter[str] = Counter()
         questions = []
-        dialects = {name: entry.dialect for name, entry in entries.items()}
-        several = len(set(entries.values())) > 1
+        dialects = {name: SQLITE if isinstance(source, Path) else POSTGRES for name, source in sources.items()}
+        several = len({_called(name, source) for name, source in sources.items()}) > 1
         for row, split in zip(rows, _splits(rows, dialects, seed), strict=True):
             try:
                 questions.append(_question(row, split, layout, dialects[row.database], several, rules))
-            except ConfigError as error:
+            except (ConfigError, TypeError) as error:
                 bad.append(BadRow(row.place, str(error)))
+            except ValidationError as error:
+                bad.append(BadRow(row.place, str(error.errors()[0]["msg"]).removeprefix("Value error, ")))
         if not questions:
             raise DataError(f"no question of {path} can be asked: {bad[0].place}: {bad[0].reason}")
+        if variant and isinstance(source := next(iter(sources.values())), str):
+            _worth_a_variant(path, questions, source, workers)
+        entries = _entries(sources, folder, seed, variant)
         hashes = ", ".join(f"`{file.name}` (SHA-256 `{file_hash(file)}`)" for file in (path, test) if file)
         file = TaskFile(
-            name=out.name,
+            name=out.resolve().name,
             policies=POLICIES,
             origin=f"Imported from {hashes}; its own licence and terms hold.",
-            databases=tuple(dict.fromkeys(entries.values())),
+            databases=tuple(entries.values()),
         )
         write_task(folder, file, questions)
         made = {
@@ -94,19 +105,40 @@ def task_from_questions(
             "bad": [{"place": row.place, "reason": row.reason} for row in bad],
             "rules": dict(sorted(rules.items())),
         }
-        told = audit_task(folder, made, workers)
+        found = audit_task(folder, made, workers)
+        if not any(found["accepted"].values()):
+            raise _nothing(path, questions, found["rejected"][0]["question"], why(found["rejected"][0]))
         keep_variant(variant)
-        return told
+        return found
+
+
+def _nothing(path: Path, questions: Sequence[Question], first: str, reason: str) -> DataError:
+    return DataError(
+        f"no question of {path} passes the audit: {len(questions):,} are left out, the first: {first}: {reason}"
+    )
+
+
+def _worth_a_variant(path: Path, questions: Sequence[Question], url: str, workers: int) -> None:
+    """A server's empty database is filled only once, so some gold has to run before.
+
+    Raises:
+        DataError: none does.
+    """
+    with SandboxPool([url], workers, GOLD_LIMITS) as pool:
+        checked = check_questions(questions, {"": [0]}, {"": POSTGRES}, pool)
+    if all(found.reason for found in checked):
+        detail = f" ({checked[0].detail})" if checked[0].detail else ""
+        raise _nothing(path, questions, questions[0].question, checked[0].reason + detail)
 
 
 def _of_split(row: Imported, split: str) -> Imported:
     return Imported(**{**row.__dict__, "split": split})
 
 
-def _databases(
-    rows: Sequence[Imported], database: Path | str, out: Path, seed: int, variant: str | None
-) -> tuple[dict[str, DatabaseEntry], list[BadRow]]:
-    """Entries by the names that questions use, and the questions whose database is not at hand."""
+def _sources(
+    rows: Sequence[Imported], database: Path | str, variant: str | None
+) -> tuple[dict[str, Path | str], list[BadRow]]:
+    """Databases by the names that questions use, and the questions whose database is not at hand."""
     named = sorted({row.database for row in rows})
     sources, lost = {}, {}
     for name in named:
@@ -118,19 +150,27 @@ def _databases(
             lost[name] = found
         else:
             sources[name] = found
-    several = len(sources) > 1
-    if variant and several:
+    if variant and len(sources) > 1:
         raise ConfigError(f"--variant is the variant of one database, and the questions ask {len(sources)}")
-    entries = {}
-    for name, source in sources.items():
-        called = name or (source.stem if isinstance(source, Path) else "database")
-        shown = f"schemas/{called}.sql" if several else "schema.sql"
-        known = next((entry for entry in entries.values() if entry.name == called), None)
-        entries[name] = known or add_database(source, out, called, shown, seed, variant)[0]
-    bad = [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
     if lost:
-        note(f"{len(bad):,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")
-    return entries, bad
+        count = sum(row.database in lost for row in rows)
+        note(f"{count:,} questions ask databases that are not at hand: {', '.join(sorted(lost)[:5])}")
+    return sources, [BadRow(row.place, lost[row.database]) for row in rows if row.database in lost]
+
+
+def _entries(sources: Mapping[str, Path | str], out: Path, seed: int, variant: str | None) -> dict[str, DatabaseEntry]:
+    """The databases put into the folder, by what the task calls them."""
+    entries: dict[str, DatabaseEntry] = {}
+    for name, source in sources.items():
+        called = _called(name, source)
+        shown = f"schemas/{called}.sql" if len(sources) > 1 else "schema.sql"
+        if called not in entries:
+            entries[called] = add_database(source, out, called, shown, seed, variant)[0]
+    return entries
+
+
+def _called(name: str, source: Path | str) -> str:
+    return name or (source.stem if isinstance(source, Path) else "database")
 
 
 def _source(name: str, database: Path | str, named: Sequence[str]) -> Path | str:
@@ -152,7 +192,7 @@ def _splits(rows: Sequence[Imported], dialects: dict[str, str], seed: int) -> li
     """The set's own splits; without one, whole templates drawn by seed until they hold the test's share."""
     if all(row.split for row in rows):
         return [row.split for row in rows]
-    templates = [row.template or f"{row.database}: {skeleton(row.golds[0], dialects[row.database])}" for row in rows]
+    templates = [row.template or f"{row.database}: {_by_gold(row, dialects[row.database], skeleton)}" for row in rows]
     counts = Counter(template for template, row in zip(templates, rows, strict=True) if not row.split)
     test, wanted = set[str](), TEST_SHARE * sum(counts.values())
     for template in sorted(counts, key=lambda template: content_id("split", seed, template)):
@@ -164,30 +204,42 @@ def _splits(rows: Sequence[Imported], dialects: dict[str, str], seed: int) -> li
     ]
 
 
+def _by_gold(row: Imported, dialect: str, of: Callable[[str, str], str]) -> str:
+    """What `of` says of the first gold."""
+    return of(row.golds[0], dialect) if row.golds else UNANSWERABLE
+
+
 def _question(row: Imported, split: str, layout: str, dialect: str, several: bool, rules: Counter[str]) -> Question:
     """The question with its comparisons; counts the rules that made them."""
     convention = CONVENTIONS[layout]
     start = {**convention.comparison, **row.comparison}
     ComparisonSpec.from_dict(start)
-    specs = [infer(row.question, gold, dialect, start, convention.ordered) for gold in row.golds]
-    rules.update(specs[0].rules or ("as rows without an order",))
+    if row.compare_sql or not row.golds:
+        specs = [Spec(start, row.compare_sql or None, ("as the set says",))]
+    else:
+        specs = [infer(row.question, gold, dialect, start, convention.ordered) for gold in row.golds]
     others = [_alternative(gold, spec) for gold, spec in zip(row.golds[1:], specs[1:], strict=True)]
-    if others:
-        rules["questions with several right queries"] += 1
-    return Question(
+    others += row.alternatives
+    question = Question(
         question=row.question,
-        sql=row.golds[0],
+        sql=row.golds[0] if row.golds else None,
         split="test" if split == "test" else "train",
         database=row.database if several else "",
         comparison=specs[0].comparison,
         compare_sql=specs[0].compare_sql,
         alternatives=tuple(others),
         template=row.template,
-        family=row.family or shape(row.golds[0], dialect),
+        family=row.family or _by_gold(row, dialect, shape),
+        wording=row.wording,
         note=row.note,
+        lacks=row.lacks,
         answer=row.answer,
         source=row.place,
     )
+    rules.update(specs[0].rules or ("as rows without an order",))
+    if others:
+        rules["questions with several right queries"] += 1
+    return question
 
 
 def _alternative(gold: str, spec: Spec) -> Alternative:
