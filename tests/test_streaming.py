@@ -26,11 +26,9 @@ from prefloop.config.engine import EngineSection
 from prefloop.config.judges import CustomConfig
 from prefloop.config.recipe import PreferenceConfig, Recipe
 from prefloop.errors import DataError
-from prefloop.judging.ray import JudgingTask
 from prefloop.loop import import_stage, judge_stage, prefer_stage
 from prefloop.loop.learned import REFERENCE_ANSWERS, Learned, read_learned
 from prefloop.loop.prompt_files import each_prompt
-from prefloop.loop.run import Stages, _labels
 from prefloop.preferences.build import build_preferences, diagnostics
 from prefloop.preferences.export import write_preference_set
 from prefloop.progress import progress, set_quiet
@@ -401,7 +399,7 @@ class Spread:
     def __init__(self) -> None:
         self.started: list[list[str]] = []
 
-    def each(self, task: JudgingTask, chunks: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    def each(self, task: Any, chunks: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         self.started.append(list(chunks))
         work = task.open("cpu", 1)
         yield from ((key, work(json.loads(json.dumps(chunk)))) for key, chunk in chunks.items())
@@ -434,6 +432,8 @@ class TestSpreadJudging:
         self, files: tuple[Path, Path], small_slices: None, tmp_path: Path, spread: Spread
     ) -> None:
         """Each prompt's chunk has the key that it had: a slice's last chunk is short under both engines."""
+        from prefloop.loop.run import Stages, _labels  # with torch, which no stage imports
+
         asked = [prompt for number, prompt in enumerate(read_records(files[0], Prompt)) if number % 5]
         kept: dict[str, list[str]] = {}
         for engine in ("local", "ray"):
