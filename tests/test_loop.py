@@ -142,14 +142,14 @@ def test_what_a_loop_hands_to_processes_is_what_it_would_have_trained_here(
     """One process in their place reads what they would read: rounds and baselines have the same bytes."""
     words: list[Sequence[str]] = []
 
-    def alone(launch: Launch, config: Path, given: Sequence[str]) -> None:
+    def alone(launch: Launch, config: Path, given: Sequence[str], **_: object) -> None:
         words.append(given)
         assert prefloop(*given).returncode == 0
 
     monkeypatch.setattr(run_training, "start", alone)
     run_loop(recipe(model, guards__enabled=False), tmp_path / "run", baselines=True, launch=Launch(2))
     places = ["rounds/1", "rounds/2", "baselines/sft-1", "baselines/sft-2", "baselines/long"]
-    assert words == [["train", "run", str(tmp_path / "run" / place)] for place in places]
+    assert words == [["--quiet", "train", "run", str(tmp_path / "run" / place)] for place in places]
     assert contents(tmp_path / "run") == contents(done)
 
 

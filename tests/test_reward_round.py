@@ -231,7 +231,7 @@ class TestTraining:
         prompts = asked(12)
         given = (settings(reward={"epochs": 1}), ranked(prompts), prompts, answered(prompts))
         here, figures = run(tmp_path / "here", policy, *given)
-        monkeypatch.setattr(run_training, "start", lambda launch, config, words: prefloop(*words))
+        monkeypatch.setattr(run_training, "start", lambda launch, config, words, **_: prefloop(*words))
         there, theirs = run(tmp_path / "there", policy, *given, launch=Launch(2))
         assert (files(there), theirs) == (files(here), figures)
 

@@ -351,7 +351,7 @@ def test_processes_are_handed_the_examples_that_would_be_learned_here(
 ) -> None:
     recipe = recipe_of(model, data)
     for name, launch in (("here", None), ("there", Launch(2))):
-        monkeypatch.setattr(run_training, "start", lambda launch, config, words: prefloop(*words))
+        monkeypatch.setattr(run_training, "start", lambda launch, config, words, **_: prefloop(*words))
         with opened(recipe, tmp_path / name) as folder:
             seed_model(recipe, folder, launch)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
