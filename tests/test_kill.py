@@ -67,7 +67,7 @@ def when_there(process: subprocess.Popen[bytes], path: Path, how: signal.Signals
     """End a run as soon as it has made a file; its exit code."""
     while not path.exists():
         assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks for the file
     process.send_signal(how)
     return process.wait(timeout=300)
 

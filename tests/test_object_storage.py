@@ -181,7 +181,7 @@ def test_what_a_killed_machine_had_of_a_stage_is_not_done_again(bucket: str, mac
     lines = b""
     while lines.count(b"\n") < 3:
         assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks at what has arrived
         found = fs(bucket).find(journal)
         lines = b"".join(fs(bucket).cat_file(piece) for piece in found)
     process.kill()
@@ -503,7 +503,7 @@ def test_a_whole_run_by_the_command_killed_and_resumed_elsewhere(bucket: str, tm
     process = start("a", out)
     while "completions.parquet" not in there(bucket):
         assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.2)
+        time.sleep(0.2)  # between looks at what has arrived
     process.send_signal(signal.SIGKILL)
     process.wait()
     (lease,) = fs(bucket).ls(f"{bucket}/run/.lease", detail=False)

@@ -124,7 +124,8 @@ def game(
 
 def hoopr(connection: psycopg.Connection[Any], name: int, day: str, season: int, home: str, away: str) -> None:
     """A game that hoopR has, 92 to 90, with one player."""
-    connection.execute(HOOPR) if not connection.execute("SELECT to_regclass('hoopr_team_box')").fetchone()[0] else None  # type: ignore[index]
+    if connection.execute("SELECT 1 FROM pg_tables WHERE tablename = 'hoopr_team_box'").fetchone() is None:
+        connection.execute(HOOPR)
     for code, side, score, other in ((home, "home", 92, 90), (away, "away", 90, 92)):
         row = [name, season, 2, day, code, code, side, score, 20, 40, 80, 10, 12, score - 90, 30, 10, 30, 40, other]
         connection.execute(f"INSERT INTO hoopr_team_box VALUES ({', '.join(['%s'] * len(row))})", row)

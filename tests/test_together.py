@@ -49,7 +49,7 @@ def working(config: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes
     try:
         while not all((folder / rank).exists() for rank in "01"):
             assert starter.poll() is None, starter.stderr.read().decode()
-            time.sleep(0.05)
+            time.sleep(0.05)  # between looks at who is at work
         below = psutil.Process(starter.pid).children(recursive=True)
         assert {int((folder / rank).read_text().split()[0]) for rank in "01"} < {process.pid for process in below}
         yield starter, below
@@ -96,7 +96,7 @@ def test_a_starter_that_is_killed_leaves_nobody_at_work(config: Path, tmp_path: 
         until = time.monotonic() + 60
         while at_work(below):
             assert time.monotonic() < until
-            time.sleep(0.05)
+            time.sleep(0.05)  # between looks at who is at work
 
 
 @pytest.mark.parametrize(("each", "threads"), [(1, 8), (3, 2), (16, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -67,7 +68,7 @@ class SpreadJudge(Judge, Protocol):
         ...
 
 
-class ChunkedJudge:
+class ChunkedJudge(ABC):
     """A judge that takes prompts in chunks, each on its own; what it makes of one is all that such judges differ in."""
 
     name: str
@@ -76,9 +77,9 @@ class ChunkedJudge:
     per_chunk: int
     """Prompts of a chunk."""
 
+    @abstractmethod
     def judge_chunk(self, chunk: list[Answered]) -> list[Judgement]:
         """Judgements of some prompts' answers, in their order."""
-        raise NotImplementedError
 
     def judge(
         self,
